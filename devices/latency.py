@@ -1,0 +1,187 @@
+"""Measure an engine as MLPerf's single stream does: one image, then the next, until enough.
+
+Three numbers that are often mixed up stay apart: how long loading takes, how long the first image
+takes, and how long an image takes from then on. Times are wall clock around ``Session.run`` only.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import psutil
+from pydantic import AwareDatetime, PositiveInt
+
+from devices.machine import Machine
+from devices.percentiles import Percentile
+from devices.profile import Backend, Frozen, Precision
+from devices.session import Images, Session
+
+Clock = Callable[[], float]
+Runner = Callable[[int], list[float]]
+"""Warms up, then returns that many latencies in milliseconds."""
+
+
+@dataclass(frozen=True)
+class Mode:
+    """How long to measure: until there are enough samples **and** enough time has passed.
+
+    Attributes:
+        min_samples: Images to time at least.
+        min_seconds: Time to spend at least.
+        max_seconds: Time after which it ends with what there is.
+    """
+
+    min_samples: int
+    min_seconds: float
+    max_seconds: float
+
+
+ModeName = Literal["rapid", "fast", "normal"]
+
+MODES: dict[ModeName, Mode] = {
+    # times and counts of MLPerf Mobile's modes, but for fast: 459 samples instead of 128, because
+    # a budget promises a p99 and fewer cannot show one
+    "rapid": Mode(64, 6, 60),
+    "fast": Mode(459, 10, 300),
+    "normal": Mode(1024, 60, 600),
+}
+
+
+class LatencyReport(Frozen):
+    """Latency of one engine on one machine, in milliseconds per image at batch 1.
+
+    Attributes:
+        engine_sha256: Digest of the engine file.
+        load_ms: Opening a session, the runtime's own import included.
+        first_ms: The first image after that.
+        samples_ms: Every image after the warm-up, in order.
+        p50: Percentiles of ``samples_ms``; None where they are too few to bound it.
+        peak_rss_mib: The most memory this process ever held, in MiB.
+        started_at: When the measurement began.
+    """
+
+    schema_version: Literal[1] = 1
+    machine: Machine
+    fingerprint: str
+    engine_sha256: str
+    profile: str
+    backend: Backend
+    precision: Precision
+    image_size: PositiveInt
+    load_ms: float
+    first_ms: float
+    samples_ms: tuple[float, ...]
+    p50: Percentile | None
+    p90: Percentile | None
+    p95: Percentile | None
+    p99: Percentile | None
+    peak_rss_mib: float
+    started_at: AwareDatetime
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What a stopwatch saw, in milliseconds."""
+
+    load_ms: float
+    first_ms: float
+    samples_ms: tuple[float, ...]
+
+
+def measure(
+    load: Callable[[], Session],
+    images: Images,
+    mode: Mode,
+    *,
+    warmup_runs: int = 10,
+    warmup_seconds: float = 0.5,
+    clock: Clock = time.perf_counter,
+) -> Timing:
+    """Time loading, the first image, and then a single stream of images.
+
+    Args:
+        load: Opens the session.
+        images: What to translate, every time.
+        mode: When to stop.
+        warmup_runs: Images to translate unmeasured after the first, at least.
+        warmup_seconds: Time to spend on those, at least: clocks rise and caches fill.
+        clock: Seconds from any start, never falling.
+    """
+    start = clock()
+    session = load()
+    loaded = clock()
+    session.run(images)
+    first = clock()
+    runs = 0
+    while runs < warmup_runs or clock() - first < warmup_seconds:
+        session.run(images)
+        runs += 1
+    samples: list[float] = []
+    begin = now = clock()
+    while len(samples) < mode.min_samples or now - begin < mode.min_seconds:
+        before = clock()
+        session.run(images)
+        now = clock()
+        samples.append((now - before) * 1e3)
+        if now - begin >= mode.max_seconds:
+            break
+    return Timing((loaded - start) * 1e3, (first - loaded) * 1e3, tuple(samples))
+
+
+def timed(
+    session: Session, images: Images, clock: Clock = time.perf_counter, *, warmup: int = 2
+) -> Runner:
+    """Make a runner of a session: some runs to warm up, then as many timed ones as asked."""
+
+    def runner(count: int) -> list[float]:
+        for _ in range(warmup):
+            session.run(images)
+        samples = []
+        for _ in range(count):
+            start = clock()
+            session.run(images)
+            samples.append((clock() - start) * 1e3)
+        return samples
+
+    return runner
+
+
+def interleave(
+    runners: Mapping[str, Runner], *, rounds: int, per_round: int
+) -> dict[str, list[float]]:
+    """Measure several engines in one run, so that what disturbs one disturbs them all.
+
+    Each round runs all of them; the order moves on by one from round to round, so with two it is
+    A/B, B/A. A runner warms up by itself after each switch.
+
+    Returns:
+        For each name ``rounds`` x ``per_round`` latencies in milliseconds, in order.
+    """
+    names = list(runners)
+    samples: dict[str, list[float]] = {name: [] for name in names}
+    for number in range(rounds):
+        for name in rotated(names, number):
+            samples[name] += runners[name](per_round)
+    return samples
+
+
+def rotated(names: Sequence[str], steps: int) -> list[str]:
+    """``names``, beginning ``steps`` further on."""
+    start = steps % len(names) if names else 0
+    return [*names[start:], *names[:start]]
+
+
+def peak_rss_mib(status: Path = Path("/proc/self/status")) -> float:
+    """The most memory this process ever held, in MiB; where Linux does not tell, what it holds.
+
+    Not ``getrusage``: Linux lets a child start from the peak of the parent that forked it.
+    """
+    if status.is_file():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    return float(psutil.Process().memory_info().rss) / 2**20

@@ -1,0 +1,108 @@
+import json
+import platform
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from devices.machine import Machine
+from devices.profile import DeviceProfile, load_profile
+from devices.sealed import MANIFEST, digest, seal_text
+
+
+@pytest.fixture
+def profile() -> DeviceProfile:
+    """The cpu profile for the machine of these tests, at a size that takes no time."""
+    here = {"architecture": platform.machine(), "image_size": 16, "threads": 1}
+    return load_profile("cpu").model_copy(update=here)
+
+
+@pytest.fixture
+def machine() -> Machine:
+    return Machine(
+        cpu="Test CPU",
+        architecture="x86_64",
+        cores=2,
+        memory_mib=8000,
+        system="Linux 6.1",
+        runtimes={"onnxruntime": "1.0"},
+    )
+
+
+@pytest.fixture(scope="session")
+def engine(tmp_path_factory) -> Path:
+    """An ONNX file with one 3x3 convolution that halves every pixel; any height and width."""
+    weight = np.zeros((3, 3, 3, 3), dtype=np.float32)
+    for channel in range(3):
+        weight[channel, channel, 1, 1] = 0.5
+    shape = [1, 3, "height", "width"]
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["x", "weight"], ["y"], pads=[1, 1, 1, 1])],
+        "halve",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)],
+        [numpy_helper.from_array(weight, "weight")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    path = tmp_path_factory.mktemp("engine") / "engine.onnx"
+    onnx.save(model, path)
+    return path
+
+
+@pytest.fixture
+def make_bundle(tmp_path, engine, profile) -> Callable[..., Path]:
+    """Writes a sealed bundle with as much in it as a stopwatch reads."""
+
+    def make(name="bundle", *, profile=profile, compiled=True, backend="onnxruntime"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "engine.onnx").write_bytes(engine.read_bytes())
+        (folder / "golden.npz").write_bytes(b"golden")
+        manifest = {
+            "schema_version": 1,
+            "engine_file": "engine.onnx",
+            "compiled": compiled,
+            "backend": backend,
+            "precision": "fp32",
+            "profile": json.loads(profile.model_dump_json()),
+            "sha256": {path.name: digest(path) for path in sorted(folder.iterdir())},
+            "what other rooms add": 1,
+        }
+        (folder / MANIFEST).write_text(json.dumps(manifest))
+        seal = seal_text(digest(folder / MANIFEST), MANIFEST)
+        (folder / f"{MANIFEST}.sha256").write_text(seal)
+        return folder
+
+    return make
+
+
+class FakeClock:
+    """A clock that a session moves: `takes` builds a session whose runs last so many seconds."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def takes(self, *seconds: float):
+        """A session; run i lasts seconds[i], and the last of them goes on for ever."""
+        clock = self
+
+        class Slow:
+            runs = 0
+
+            def run(self, images):
+                clock.now += seconds[min(self.runs, len(seconds) - 1)]
+                self.runs += 1
+                return images
+
+        return Slow()
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
