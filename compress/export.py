@@ -1,0 +1,144 @@
+"""The student leaves torch: ONNX, calibration images and golden pairs in one sealed directory."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from torch import nn
+
+from compress.checkpoints import save_network
+from compress.data import Pairs, to_tensor
+from compress.evaluate import translate
+from deploy.artifacts import EXPORT, ExportManifest, GoldenPairs, StudentExport, seal
+from deploy.imaging import Pixels
+
+OPSET = 18
+"""The oldest opset in which torch's exporter writes reflection padding."""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What an export is made of.
+
+    Attributes:
+        student: The float student.
+        teacher: Travels along, so that deploy can time it beside the engines.
+        calibration: Inputs to quantize with, (N, H, W, 3).
+        golden: Pairs that every engine must reproduce.
+    """
+
+    student: nn.Module
+    teacher: nn.Module
+    calibration: Pixels
+    golden: GoldenPairs
+
+
+def write_export(
+    out: Path, contents: Contents, face: Callable[[dict[str, str]], ExportManifest]
+) -> StudentExport:
+    """Write an export, whole or not at all.
+
+    Args:
+        out: Its directory.
+        contents: What goes in.
+        face: Makes ``export.json`` from the digests of the files.
+
+    Raises:
+        OSError: A write failed; nothing is left behind.
+    """
+
+    def fill(folder: Path) -> Callable[[dict[str, str]], ExportManifest]:
+        to_onnx(contents.student, folder / "student.onnx")
+        np.savez_compressed(folder / "calibration.npz", source=contents.calibration)
+        contents.golden.write(folder / "golden.npz")
+        save_network(folder / "student.safetensors", contents.student)
+        save_network(folder / "teacher.safetensors", contents.teacher, half=True)
+        return face
+
+    seal(out, EXPORT, fill)
+    return StudentExport.read(out)
+
+
+def to_onnx(generator: nn.Module, path: Path) -> None:
+    """Export (1, 3, H, W) -> (1, 3, H', W'), dynamic in height and width, norms folded.
+
+    The same network gives the same bytes: what the exporter notes of the source code (stack traces
+    with paths of this machine) is taken out again.
+    """
+    training = generator.training
+    generator.eval()
+    dynamic = torch.export.Dim.DYNAMIC
+    with warnings.catch_warnings():
+        # torch's own exporter warns about torch's own deprecations
+        warnings.simplefilter("ignore")
+        quiet = logging.getLogger("torch.onnx")
+        level = quiet.level
+        quiet.setLevel(logging.ERROR)
+        try:
+            torch.onnx.export(
+                generator,
+                (torch.zeros(1, 3, 64, 96),),
+                path,
+                dynamo=True,
+                input_names=["image"],
+                output_names=["translation"],
+                dynamic_shapes=({2: dynamic, 3: dynamic},),
+                opset_version=OPSET,
+                external_data=False,
+                verbose=False,
+            )
+        finally:
+            quiet.setLevel(level)
+            generator.train(training)
+    model = onnx.load(path)
+    del model.metadata_props[:]
+    del model.graph.metadata_props[:]
+    for function_or_node in (*model.graph.node, *model.graph.value_info, *model.graph.initializer):
+        del function_or_node.metadata_props[:]
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+
+
+def calibration_crops(pairs: Pairs, *, count: int, size: int, seed: int) -> Pixels:
+    """Sources of random training crops: (count, size, size, 3)."""
+    rng = np.random.default_rng(seed)
+    return np.stack([pairs.crop(rng, size)[0] for _ in range(count)])
+
+
+def golden_pairs(
+    pairs: Pairs, student: nn.Module, teacher: nn.Module, *, size: int, per_image: int = 3
+) -> GoldenPairs:
+    """Crops along the diagonal of each held-back image, and what the networks make of them.
+
+    Raises:
+        ValueError: An image is smaller than ``size``.
+    """
+    sources, targets = [], []
+    for index, name in enumerate(pairs.names):
+        source, target = pairs.whole(index, multiple=1)
+        height, width = source.shape[:2]
+        if min(height, width) < size:
+            raise ValueError(
+                f"held-back image {name} is {width} x {height}; it must be at least {size} x {size}"
+            )
+        for share in np.linspace(0.1, 0.9, per_image):
+            top, left = int(share * (height - size)), int(share * (width - size))
+            sources.append(source[top : top + size, left : left + size])
+            targets.append(target[top : top + size, left : left + size])
+    source = np.stack(sources)
+    student.eval()
+    with torch.inference_mode():
+        images = [student(to_tensor(pixels)).numpy() for pixels in source]
+    return GoldenPairs(
+        source=source,
+        student=np.concatenate(images),
+        target=np.stack(targets),
+        teacher=np.stack(translate(teacher, tuple(source))),
+    )

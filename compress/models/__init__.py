@@ -1,0 +1,1 @@
+"""Generators and discriminators, and how a file says which one it holds."""
