@@ -1,0 +1,340 @@
+"""What travels between the rooms, as directories with a JSON face.
+
+``compress`` writes a `StudentExport`, ``deploy`` reads it and writes a `Bundle`, ``serving`` and
+``devices`` read that.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import numpy as np
+from pydantic import PositiveInt, ValidationError
+
+from deploy.imaging import Pixels
+from devices.profile import Backend, DeviceProfile, Frozen, Precision, explain
+from devices.sealed import MANIFEST, BundleError, digest, read_json, seal_text, verify_digests
+from devices.session import Images
+
+EXPORT = "export.json"
+SCHEMA_VERSION: Literal[1] = 1
+
+Task = Literal["paired", "unpaired", "super_resolution", "teacher_only"]
+
+
+class ModelSpec(Frozen):
+    """What a generator translates, and what it costs.
+
+    Attributes:
+        name: The recipe's name.
+        task: What the images mean to each other.
+        family: Generator family, as in ``compress.models``.
+        image_size: Height and width that MACs are counted at, in pixels.
+        scale: Output height over input height.
+        size_multiple: Input height and width must be multiples of this.
+        params: Parameters.
+        macs: True multiply-accumulates at ``image_size``.
+        macs_published: The same with transposed convolutions charged at their output
+            resolution, as the papers do.
+    """
+
+    name: str
+    task: Task
+    family: str
+    image_size: PositiveInt
+    scale: PositiveInt = 1
+    size_multiple: PositiveInt = 4
+    params: PositiveInt
+    macs: PositiveInt
+    macs_published: PositiveInt
+
+
+class Teacher(Frozen):
+    """What the student is measured against; quality is to the truth on held-back images."""
+
+    params: PositiveInt
+    macs: PositiveInt
+    macs_published: PositiveInt
+    torch_eager_p50_ms: float | None = None
+    psnr_db: float | None = None
+    ssim: float | None = None
+
+
+class Quality(Frozen):
+    """How good images are: to the truth where there is one, else to the teacher's images."""
+
+    psnr_db: float
+    ssim: float
+
+
+class QualityFloor(Frozen):
+    """What an engine may cost beside the float student before it is refused.
+
+    Attributes:
+        psnr_db: Lowest PSNR to the float student's images, in dB.
+        truth_drop_db: Largest loss of PSNR to the truth, in dB, where there is a truth.
+    """
+
+    psnr_db: float
+    truth_drop_db: float
+
+
+class ExportManifest(Frozen):
+    """The face of a student export (``export.json``).
+
+    Attributes:
+        student: Quality of the float student on whole held-back images.
+        student_to_teacher: The same against the teacher's images.
+        lineage: Digests of what the student was made from: ``teacher``, ``recipe``, ``student``.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    model: ModelSpec
+    teacher: Teacher
+    student: Quality | None
+    student_to_teacher: Quality
+    channel_multiple: PositiveInt
+    floor: QualityFloor
+    lineage: dict[str, str]
+    versions: dict[str, str]
+    sha256: dict[str, str]
+
+
+class Latency(Frozen):
+    """Steady latency of the shipped engine, in milliseconds at batch 1."""
+
+    p50_ms: float
+    p90_ms: float
+    samples: PositiveInt
+    first_ms: float
+    load_ms: float
+
+
+class Candidate(Frozen):
+    """One engine that was tried. PSNR, SSIM and LPIPS are to the float student's images.
+
+    Attributes:
+        truth_psnr_db: PSNR to the truth on the golden crops, where there is a truth.
+        engine_bytes: Size on disk.
+        reason: Why it was shipped or not, in a few words.
+    """
+
+    backend: Backend
+    precision: Precision
+    quantizer: str | None = None
+    p50_ms: float | None
+    psnr_db: float | None
+    ssim: float | None
+    lpips: float | None = None
+    truth_psnr_db: float | None = None
+    engine_bytes: int | None = None
+    shipped: bool
+    reason: str
+
+
+class Manifest(Frozen):
+    """The face of a bundle: enough to serve it, to trust it and to know where it came from.
+
+    Attributes:
+        compiled: False where the target's runtime was absent; the engine is then the quantized
+            ONNX file, checked through ONNX Runtime, and is finished on the board.
+        quality: Of the shipped engine, to the truth where there is one.
+        latency: None where the machine is not the target.
+        machine: Fingerprint of the machine that measured it, and what other processes took of it
+            meanwhile.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    model: ModelSpec
+    teacher: Teacher
+    student: Quality | None
+    profile: DeviceProfile
+    compiled: bool
+    backend: Backend
+    precision: Precision
+    engine_file: str
+    candidates: tuple[Candidate, ...]
+    floor: QualityFloor
+    quality: Quality
+    latency: Latency | None
+    machine: dict[str, str]
+    lineage: dict[str, str]
+    versions: dict[str, str]
+    sha256: dict[str, str]
+
+
+@dataclass(frozen=True)
+class GoldenPairs:
+    """Images every engine must reproduce.
+
+    Attributes:
+        source: Inputs, (N, H, W, 3).
+        student: What the float student made of them in torch, (N, 3, H, W) in [-1, 1].
+        target: The truth, (N, H, W, 3), or None.
+        teacher: What the teacher made of them, (N, H, W, 3).
+    """
+
+    source: Pixels
+    student: Images
+    target: Pixels | None
+    teacher: Pixels
+
+    @classmethod
+    def read(cls, path: Path) -> GoldenPairs:
+        """Read ``golden.npz``."""
+        with np.load(path, allow_pickle=False) as arrays:
+            target = arrays["target"] if "target" in arrays.files else None
+            return cls(arrays["source"], arrays["student"], target, arrays["teacher"])
+
+    def write(self, path: Path) -> None:
+        """Write ``golden.npz``."""
+        truth = {} if self.target is None else {"target": self.target}
+        np.savez_compressed(
+            path,
+            allow_pickle=False,
+            source=self.source,
+            student=self.student,
+            teacher=self.teacher,
+            **truth,
+        )
+
+
+@dataclass(frozen=True)
+class StudentExport:
+    """A sealed directory: the float student as ONNX and what quantizing it takes."""
+
+    path: Path
+    manifest: ExportManifest
+
+    @property
+    def model(self) -> Path:
+        """The float student, dynamic in height and width."""
+        return self.path / "student.onnx"
+
+    @property
+    def golden(self) -> Path:
+        """The golden pairs."""
+        return self.path / "golden.npz"
+
+    def calibration(self) -> Pixels:
+        """Inputs to calibrate with, (N, H, W, 3)."""
+        with np.load(self.path / "calibration.npz", allow_pickle=False) as arrays:
+            return np.asarray(arrays["source"], dtype=np.uint8)
+
+    @classmethod
+    def read(cls, path: Path) -> StudentExport:
+        """Open an export and check every digest.
+
+        Raises:
+            BundleError: Not an export, or damaged; the message names the file.
+        """
+        manifest = _parse(ExportManifest, path, EXPORT)
+        _require(path, EXPORT, manifest.sha256, ("student.onnx", "calibration.npz", "golden.npz"))
+        verify_digests(path, manifest.sha256)
+        return cls(path, manifest)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A sealed directory: one engine, for one device, with its manifest."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def engine(self) -> Path:
+        """The file a session opens."""
+        return self.path / self.manifest.engine_file
+
+    @property
+    def golden(self) -> Path:
+        """The golden pairs."""
+        return self.path / "golden.npz"
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the manifest, which holds the digest of every other file."""
+        return digest(self.path / MANIFEST)
+
+    @classmethod
+    def read(cls, path: Path) -> Bundle:
+        """Open a bundle and check every digest.
+
+        Raises:
+            BundleError: Not a bundle, or damaged; the message names the file.
+        """
+        manifest = _parse(Manifest, path, MANIFEST)
+        _require(path, MANIFEST, manifest.sha256, (manifest.engine_file, "golden.npz"))
+        verify_digests(path, manifest.sha256)
+        return cls(path, manifest)
+
+
+Face = TypeVar("Face", ExportManifest, Manifest)
+
+
+def _parse(face: type[Face], folder: Path, name: str) -> Face:
+    text = read_json(folder, name)
+    schema = json.loads(text).get("schema_version")
+    if schema != SCHEMA_VERSION:
+        raise BundleError(
+            f"{folder / name} has schema_version {schema}; this pocketgan reads {SCHEMA_VERSION}"
+        )
+    try:
+        return face.model_validate_json(text)
+    except ValidationError as error:
+        raise BundleError(f"{folder / name}: {explain(error, face)}") from error
+
+
+def _require(folder: Path, face: str, sha256: dict[str, str], names: tuple[str, ...]) -> None:
+    """A file without a digest is a file nobody checked."""
+    for name in names:
+        if name not in sha256:
+            raise BundleError(f"{folder / face} has no digest for {name!r}; make it again")
+
+
+def seal(out: Path, name: str, fill: Callable[[Path], Callable[[dict[str, str]], Frozen]]) -> None:
+    """Write a sealed directory whole or not at all.
+
+    Args:
+        out: The directory; one that is there is replaced when the new one is complete.
+        name: File name of its JSON face.
+        fill: Writes every other file into the folder it is given and returns a function that
+            makes the face from their digests.
+
+    Raises:
+        ValueError: ``out`` is a file, or a folder that was not sealed under this name: replacing it
+            would lose what is in it.
+        OSError: A write failed (a full disk, say); nothing is left behind and what was at
+            ``out`` is as it was.
+    """
+    out = out.resolve()
+    if out.exists() and not (out.is_dir() and ((out / name).exists() or not any(out.iterdir()))):
+        raise ValueError(
+            f"{out} is in the way: it holds no {name} to replace; choose another --out"
+        )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    old = folder.with_name(f"{folder.name}-old")
+    try:
+        folder.chmod(0o755)
+        make_face = fill(folder)
+        sha256 = {path.name: digest(path) for path in sorted(folder.iterdir())}
+        face = folder / name
+        face.write_text(make_face(sha256).model_dump_json(indent=2) + "\n")
+        (folder / f"{name}.sha256").write_text(seal_text(digest(face), name))
+        if out.exists():
+            os.replace(out, old)
+        os.replace(folder, out)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        if old.exists() and not out.exists():
+            os.replace(old, out)
+        raise
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,110 @@
+"""Which engine ships: the fastest that is good enough, and never one slower than float."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from deploy.artifacts import Candidate, QualityFloor
+from deploy.verify import Fidelity
+from devices.profile import Backend, Precision
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One engine and what is known of it.
+
+    Attributes:
+        quantizer: What made it INT8, or None.
+        fidelity: Beside the float student, or None where it could not be built or run.
+        p50_ms: Median latency of the run that all engines shared, or None where not measured.
+        engine_bytes: Size of its files.
+        failure: Why it could not be built or run; empty where it could.
+    """
+
+    backend: Backend
+    precision: Precision
+    quantizer: str | None = None
+    fidelity: Fidelity | None = None
+    p50_ms: float | None = None
+    engine_bytes: int | None = None
+    failure: str = ""
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return f"{self.backend} {self.precision}"
+
+
+def choose(tried: Sequence[Tried], floor: QualityFloor) -> tuple[int, tuple[Candidate, ...]]:
+    """Choose the engine that ships.
+
+    Args:
+        tried: In order of preference. Where none was measured the first that passes ships.
+        floor: What an engine may cost.
+
+    Returns:
+        Index of the engine that ships, and a manifest entry for each, in the same order.
+
+    Raises:
+        ValueError: None may ship; the message has the numbers of all.
+    """
+    refusals = [_refusal(one, floor, tried) for one in tried]
+    eligible = [index for index, refusal in enumerate(refusals) if not refusal]
+    if not eligible:
+        every = "; ".join(f"{t.name}: {r}" for t, r in zip(tried, refusals, strict=True))
+        raise ValueError(
+            f"no engine may ship ({every}): train the student longer, give it other calibration "
+            "images, or lower the recipe's floor"
+        )
+    shipped = min(eligible, key=lambda index: (tried[index].p50_ms or 0.0, index))
+    reasons = [
+        refusal or _reason(tried[index], tried[shipped], index == shipped, len(eligible))
+        for index, refusal in enumerate(refusals)
+    ]
+    return shipped, tuple(
+        _entry(one, reason, index == shipped)
+        for index, (one, reason) in enumerate(zip(tried, reasons, strict=True))
+    )
+
+
+def _refusal(one: Tried, floor: QualityFloor, tried: Sequence[Tried]) -> str:
+    """Why an engine may not ship whatever the others do; empty where it may."""
+    if one.failure or one.fidelity is None:
+        return one.failure or "was not verified"
+    shortfall = one.fidelity.shortfall(floor)
+    if shortfall:
+        return shortfall
+    if any(other.p50_ms is not None for other in tried):
+        if one.p50_ms is None:
+            return "was not measured"
+        floats = [t.p50_ms for t in tried if t.precision == "fp32" and t.p50_ms is not None]
+        if floats and one.p50_ms > min(floats):
+            return f"slower than float: {one.p50_ms:.2f} against {min(floats):.2f} ms"
+    return ""
+
+
+def _reason(one: Tried, shipped: Tried, ships: bool, passing: int) -> str:
+    if ships and one.p50_ms is None:
+        return f"first choice of the profile of {passing} that may ship; not measured here"
+    if ships:
+        return f"fastest of {passing} that may ship"
+    if one.p50_ms is None or shipped.p50_ms is None:
+        return f"the profile prefers {shipped.name}"
+    return f"slower: {one.p50_ms / shipped.p50_ms:.2f} x {shipped.name}"
+
+
+def _entry(one: Tried, reason: str, ships: bool) -> Candidate:
+    fidelity = one.fidelity
+    return Candidate(
+        backend=one.backend,
+        precision=one.precision,
+        quantizer=one.quantizer,
+        p50_ms=one.p50_ms,
+        psnr_db=fidelity.psnr_db if fidelity else None,
+        ssim=fidelity.ssim if fidelity else None,
+        truth_psnr_db=fidelity.truth_psnr_db if fidelity else None,
+        engine_bytes=one.engine_bytes,
+        shipped=ships,
+        reason=reason,
+    )

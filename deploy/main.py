@@ -1,0 +1,61 @@
+"""The ``pocketgan`` program: one table of commands, each loaded only when it runs.
+
+The table holds module names, not functions, so the program starts fast and works where a room
+is not furnished: the serving image has no torch, and ``pocketgan compress`` says so there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+COMMANDS = {
+    "train": ("compress.cli", "train a teacher from a recipe (needs torch)"),
+    "compress": ("compress.cli", "teacher + recipe -> student export (needs torch)"),
+    "deploy": ("deploy.cli", "student export + device profile -> bundle"),
+    "inspect": ("deploy.cli", "what is in a bundle, and why this engine was chosen"),
+    "check": ("devices.cli", "bundle -> latency on this machine against its budget"),
+    "gate": ("devices.cli", "two bundles -> is the second slower? (0 no, 1 yes, 2 cannot say)"),
+    "devices": ("devices.cli", "the device profiles there are, and this machine"),
+    "serve": ("serving.cli", "bundle -> HTTP"),
+}
+
+ROOMS = ("compress", "deploy", "serving", "devices")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit status."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    table = "\n".join(f"  {name:<10} {text}" for name, (_, text) in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog="pocketgan",
+        description="Compress image-to-image GANs and deploy them to edge devices.",
+        epilog=f"commands:\n{table}\n\npocketgan COMMAND --help says more.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND")
+    name = parser.parse_args(argv[:1]).command
+    module, description = COMMANDS[name]
+    command = argparse.ArgumentParser(prog=f"pocketgan {name}", description=description)
+    try:
+        room = importlib.import_module(module)
+        room.add_arguments(name, command)
+        status: int = room.run(name, command.parse_args(argv[1:]))
+    except ModuleNotFoundError as missing:
+        package = (missing.name or "").partition(".")[0]
+        if package in ROOMS:
+            raise
+        extra = module.partition(".")[0]
+        command.exit(2, f"pocketgan {name} needs {package}: pip install 'pocketgan[{extra}]'\n")
+    except (ValueError, OSError, RuntimeError) as error:
+        # what a user can mend: the message says what was wrong and what to try
+        command.exit(2, f"pocketgan {name}: {error}\n")
+    except KeyboardInterrupt:
+        command.exit(130, f"\npocketgan {name}: interrupted\n")
+    return status
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
