@@ -112,6 +112,7 @@ def run(
         macs_reduction=recipe.pruning.macs_reduction,
         channel_multiple=profile.channel_multiple,
         importance=recipe.pruning.importance,
+        outer_share=recipe.pruning.outer_share,
     )
     log.info("student widths: %s", student.widths)
     _distill(inputs, student, out.with_name("train"), progress)

@@ -163,10 +163,13 @@ class Pruning(Frozen):
 
     Attributes:
         macs_reduction: True MACs of the teacher over those of the student, at least.
+        outer_share: Share of the channels outside the residual blocks, and of their stream, that
+            goes; the blocks then meet the budget. Left out, all layers lose the same share.
         importance: Which channels go first.
     """
 
     macs_reduction: float = Field(gt=1)
+    outer_share: float | None = Field(default=None, ge=0, lt=1)
     importance: Literal["magnitude", "batchnorm"]
 
 

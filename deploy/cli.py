@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from deploy.artifacts import Bundle, Candidate, Manifest, Quality
 
 NONE = "-"
+SHEET = "sheet.png"
+"""Drawn beside the bundle, not in it: pictures of somebody's photos should not travel unasked."""
 
 
 def add_arguments(name: str, parser: argparse.ArgumentParser) -> None:
@@ -56,6 +58,7 @@ def _deploy(console: Console, folder: Path, device: str, out: Path, *, force: bo
     profile = load_profile(device)
     export = StudentExport.read(folder)
     from deploy.pipeline import STAGES, deploy
+    from deploy.sheet import write_sheet
 
     def progress(stage: int, text: str) -> None:
         line = Table.grid(padding=(0, 2))
@@ -66,7 +69,10 @@ def _deploy(console: Console, folder: Path, device: str, out: Path, *, force: bo
         console.print(line)
 
     bundle = deploy(export, profile, out, progress=progress, force=force)
+    sheet = bundle.path.with_name(SHEET)
+    write_sheet(bundle, sheet)
     _summarise(console, bundle)
+    console.print(_plain(f"{sheet} shows it"))
     if not bundle.manifest.compiled:
         console.print(
             unfinished(folder, device, out, available(profile)),

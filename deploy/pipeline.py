@@ -30,6 +30,7 @@ from deploy.neighbours import cpu_use, others_cores, warning
 from deploy.preflight import preflight
 from deploy.provenance import NEIGHBOURS, lineage, machine_facts, up_to_date, versions
 from deploy.quantize import quantize
+from deploy.verify import needed_db
 from devices.check import noise
 from devices.latency import Runner, interleave, timed
 from devices.machine import available
@@ -107,7 +108,10 @@ def deploy(
     student, summary = preflight(student, profile)
     progress(2, summary)
     with tempfile.TemporaryDirectory(prefix="pocketgan-") as scratch:
-        built = _build_all(student, export, profile, Path(scratch), compiled=compiled)
+        enough_db = needed_db(golden, export.manifest.floor)
+        built = _build_all(
+            student, export, profile, Path(scratch), compiled=compiled, enough_db=enough_db
+        )
         progress(3, ", ".join(one.name for one, file in built if file))
         host = profile if compiled else as_host(profile)
         loaded = [
@@ -145,12 +149,13 @@ def _build_all(
     scratch: Path,
     *,
     compiled: bool,
+    enough_db: float,
 ) -> list[tuple[Tried, Path | None]]:
     """Every engine of the plan, or why it could not be built."""
     plans = plan(profile, compiled=compiled)
     int8 = None
     if any(precision == "int8" for _, precision in plans):
-        int8 = quantize(student, export.calibration())
+        int8 = quantize(student, export.calibration(), enough_db=enough_db)
     built = []
     for backend, precision in plans:
         one = Tried(backend, precision, int8.quantizer if int8 and precision == "int8" else None)

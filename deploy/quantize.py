@@ -14,7 +14,6 @@ import contextlib
 import hashlib
 import io
 import logging
-import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from deploy.imaging import Pixels, to_model
 from deploy.qdq import sink_pads, unsigned_activations
 from deploy.verify import psnr
 from devices.session import Images
+from devices.unreported import unreported
 
 FEWEST = 8
 """Calibration images; below this the extremes of activations are a matter of luck."""
@@ -36,6 +36,8 @@ FLATTEST = 1.0
 """Standard deviation of the 8-bit levels of an image under which it shows nothing."""
 NARROWEST = 128
 """Levels between the darkest and the brightest value of the whole set."""
+ENDS = 2
+"""Layers at the beginning and at the end that may stay in float."""
 JUDGES = 8
 """Calibration images that decide between two quantized graphs."""
 
@@ -90,12 +92,17 @@ def check_calibration(pixels: Pixels) -> None:
         )
 
 
-def quantize(model: onnx.ModelProto, calibration: Pixels) -> Quantized:
+def quantize(model: onnx.ModelProto, calibration: Pixels, *, enough_db: float) -> Quantized:
     """Quantize a float student; the same inputs give the same bytes.
+
+    The whole graph is tried first, with two ways to find ranges. Where neither is enough, the first
+    and last layers stay in float: there an image passes through few channels, so that one rounding
+    is seen at once, and their share of the work is small.
 
     Args:
         model: Float ONNX; not changed.
         calibration: Inputs as the student will see them, (N, H, W, 3); checked first.
+        enough_db: PSNR to the float student that is good enough, in dB.
 
     Raises:
         ValueError: As `check_calibration`.
@@ -104,16 +111,26 @@ def quantize(model: onnx.ModelProto, calibration: Pixels) -> Quantized:
     check_calibration(calibration)
     judges = to_model(calibration[:: max(1, len(calibration) // JUDGES)][:JUDGES])
     reference = _outputs(model, judges)
-    tries = []
-    for name, extremes in (("nncf performance, mean", False), ("nncf mixed, extremes", True)):
-        int8 = _by_nncf(model, calibration, extremes=extremes)
-        # rewritten as ONNX Runtime fuses it: the same numbers as unchanged, several times faster
-        outputs = _outputs(sink_pads(unsigned_activations(int8)), judges)
-        tries.append(Quantized(int8, name, psnr(outputs, reference, data_range=2.0)))
+    convolutions = [n.name for n in model.graph.node if n.op_type in ("Conv", "ConvTranspose")]
+    plans = [(list[str](), "")]
+    if len(convolutions) > 2 * ENDS:
+        ends = [*convolutions[:ENDS], *convolutions[-ENDS:]]
+        plans.append((ends, f", {ENDS} layers at each end in float"))
+    tries: list[Quantized] = []
+    for kept, note in plans:
+        if tries and max(one.psnr_db for one in tries) >= enough_db:
+            break
+        for name, extremes in (("nncf performance, mean", False), ("nncf mixed, extremes", True)):
+            int8 = _by_nncf(model, calibration, extremes=extremes, kept=kept)
+            # rewritten as ONNX Runtime fuses it: the same numbers as unchanged, but faster
+            outputs = _outputs(sink_pads(unsigned_activations(int8)), judges)
+            tries.append(Quantized(int8, name + note, psnr(outputs, reference, data_range=2.0)))
     return max(tries, key=lambda quantized: quantized.psnr_db)
 
 
-def _by_nncf(model: onnx.ModelProto, calibration: Pixels, *, extremes: bool) -> onnx.ModelProto:
+def _by_nncf(
+    model: onnx.ModelProto, calibration: Pixels, *, extremes: bool, kept: list[str]
+) -> onnx.ModelProto:
     with _quiet():
         # here, because importing NNCF takes a second and brings torch along where there is one
         import nncf  # noqa: PLC0415
@@ -139,6 +156,7 @@ def _by_nncf(model: onnx.ModelProto, calibration: Pixels, *, extremes: bool) -> 
             preset=preset,
             subset_size=len(calibration),
             advanced_parameters=options,
+            ignored_scope=nncf.IgnoredScope(names=kept) if kept else None,
         )
     del quantized.metadata_props[:]
     return quantized
@@ -146,24 +164,11 @@ def _by_nncf(model: onnx.ModelProto, calibration: Pixels, *, extremes: bool) -> 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep NNCF's progress bars, warnings and telemetry away from whoever runs us.
-
-    NNCF draws on standard output, and where ``openvino_telemetry`` is installed it reports its use
-    over the network and writes an identity into the home directory; nobody agreed to that by
-    quantizing a model. Imported without that package, it stays silent.
-    """
-    telemetry = "openvino_telemetry"
-    before = sys.modules.get(telemetry)
-    sys.modules[telemetry] = None  # type: ignore[assignment]  # importing it raises ImportError
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            # deprecations inside NNCF and what it imports, which nobody here can mend
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        del sys.modules[telemetry]
-        if before is not None:
-            sys.modules[telemetry] = before
+    """Keep NNCF's progress bars, warnings and telemetry away from whoever runs us."""
+    with unreported(), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        # deprecations inside NNCF and what it imports, which nobody here can mend
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _outputs(model: onnx.ModelProto, images: Images) -> Images:

@@ -85,6 +85,20 @@ def verify(session: Session, golden: GoldenPairs) -> Fidelity:
     )
 
 
+def needed_db(golden: GoldenPairs, floor: QualityFloor) -> float:
+    """PSNR to the float student that should keep an engine above the floor, in dB.
+
+    To lose no more than the floor allows to the truth, an engine's own error must be as far below
+    the student's as the sum of independent errors demands. An estimate, to choose what to try; what
+    ships is decided by `Fidelity.shortfall`.
+    """
+    if golden.target is None:
+        return floor.psnr_db
+    student_db = pixel_quality(from_model(golden.student), golden.target).psnr_db
+    allowed = 10 ** (max(floor.truth_drop_db, 0.01) / 10) - 1
+    return max(floor.psnr_db, student_db - 10 * math.log10(allowed))
+
+
 def check_float(fidelity: Fidelity, engine: str) -> None:
     """Refuse a float engine that is not the network torch ran: nothing made from it can be right.
 

@@ -99,4 +99,6 @@ def read_sealed(folder: Path) -> SealedEngine:
     except ValidationError as error:
         raise BundleError(f"{folder / MANIFEST}: {explain(error, SealedEngine)}") from error
     verify_digests(folder, sealed.sha256)
+    if sealed.engine_file not in sealed.sha256:
+        raise BundleError(f"{folder / MANIFEST} has no digest of its engine {sealed.engine_file}")
     return sealed

@@ -5,10 +5,12 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import openvino as ov
-
 from devices.profile import DeviceProfile
 from devices.session import DeviceError
+from devices.unreported import unreported
+
+with unreported():
+    import openvino as ov
 
 ENGINE = "engine.onnx"
 

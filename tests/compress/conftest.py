@@ -109,8 +109,9 @@ def cpu():
     return load_profile("cpu")
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def _one_thread():
+    """Sums are rounded otherwise on another number of threads, and exactness is tested."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -41,6 +41,16 @@ def test_weights_are_inherited_and_the_strongest_channels_stay():
     assert all(any(torch.equal(channel, other) for other in strong) for channel in kept)
 
 
+def test_the_blocks_can_meet_the_budget_alone():
+    student = prune_to_macs(
+        tiny_generator(16, blocks=6), macs_reduction=3.0, channel_multiple=4, outer_share=0.25
+    )
+    widths = student.widths
+    assert (widths.stem, widths.down, widths.stream, widths.up, widths.head) == (12, 24, 48, 24, 12)
+    assert set(widths.inner) == {max(widths.inner)}
+    assert max(widths.inner) < 48
+
+
 def test_a_budget_out_of_reach_says_what_is():
     with pytest.raises(ValueError, match=r"macs_reduction 500.* out of reach: 8 channels in every"):
         prune_to_macs(tiny_generator(16, blocks=6), macs_reduction=500, channel_multiple=8)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from deploy.quantize import check_calibration, quantize
 
@@ -17,7 +19,7 @@ def test_the_same_inputs_give_the_same_bytes_in_silence(make_student, make_photo
     model, images = make_student(), make_photos(8)
     before = model.SerializeToString()
     environment = dict(os.environ)
-    first, second = quantize(model, images), quantize(model, images)
+    first, second = (quantize(model, images, enough_db=0.0) for _ in range(2))
     assert first.model.SerializeToString(deterministic=True) == second.model.SerializeToString(
         deterministic=True
     )
@@ -33,7 +35,46 @@ def test_the_ranges_that_hurt_less_are_kept(make_student, make_photos):
     """One image far brighter than the others: averaged extremes would clip it."""
     dark = make_photos(8) // 8 + 100
     dark[3] = make_photos(1, seed=5)[0]
-    assert quantize(make_student(), dark).quantizer == "nncf mixed, extremes"
+    assert quantize(make_student(), dark, enough_db=0.0).quantizer == "nncf mixed, extremes"
+
+
+def deep_student():
+    """Six 1x1 convolutions: enough for an inside between the ends."""
+    rng = np.random.default_rng(0)
+    widths = (3, 8, 8, 8, 8, 8, 3)
+    nodes, stored, name = [], [], "image"
+    for index, (before, after) in enumerate(itertools.pairwise(widths)):
+        out = "translation" if index == 5 else f"y{index}"
+        weight = rng.normal(size=(after, before, 1, 1)) / np.sqrt(before)
+        stored.append(numpy_helper.from_array(weight.astype(np.float32), f"w{index}"))
+        nodes.append(helper.make_node("Conv", [name, f"w{index}"], [out], f"conv{index}"))
+        name = out
+    shape = [1, 3, "h", "w"]
+    graph = helper.make_graph(
+        nodes,
+        "deep",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("translation", TensorProto.FLOAT, shape)],
+        stored,
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+
+def test_the_ends_stay_in_float_where_the_whole_is_not_enough(make_photos):
+    model, images = deep_student(), make_photos(8)
+    whole = quantize(model, images, enough_db=0.0)
+    ends = quantize(model, images, enough_db=1000.0)
+    assert "ends" not in whole.quantizer
+    assert ends.quantizer.endswith(", 2 layers at each end in float")
+    assert ends.psnr_db > whole.psnr_db
+    assert weights_in_int8(whole.model) == {f"w{index}" for index in range(6)}
+    assert weights_in_int8(ends.model) == {"w2", "w3"}
+
+
+def weights_in_int8(model):
+    """Which of w0 to w5 come out of a DequantizeLinear."""
+    integers = "".join(n.input[0] for n in model.graph.node if n.op_type == "DequantizeLinear")
+    return {name for name in (f"w{index}" for index in range(6)) if name in integers}
 
 
 def flat(images):
@@ -80,7 +121,7 @@ import deploy.pipeline
 assert "nncf" not in sys.modules, "NNCF is imported only to quantize"
 from deploy.quantize import quantize
 model = onnx.load(sys.argv[1])
-quantized = quantize(model, np.load(sys.argv[2])["source"])
+quantized = quantize(model, np.load(sys.argv[2])["source"], enough_db=0.0)
 import nncf
 assert "torch" not in sys.modules
 assert type(nncf.telemetry.telemetry).__name__ == "MagicMock", "NNCF would call home"

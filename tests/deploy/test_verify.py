@@ -10,6 +10,7 @@ from deploy.verify import (
     EngineError,
     Fidelity,
     check_float,
+    needed_db,
     pixel_quality,
     psnr,
     ssim,
@@ -25,6 +26,20 @@ def golden(make_photos):
     source = make_photos(2, size=24)
     target = np.clip(from_model(-to_model(source)).astype(int) + 4, 0, 255).astype(np.uint8)
     return GoldenPairs(source, -to_model(source), target, source)
+
+
+def test_what_an_engine_needs_to_stay_above_the_floor(golden):
+    """An engine that is exactly that close loses exactly what the floor allows."""
+    needed = needed_db(golden, QualityFloor(psnr_db=10.0, truth_drop_db=0.5))
+    student_db = pixel_quality(from_model(golden.student), golden.target).psnr_db
+    error = 10 ** (-student_db / 10) + 10 ** (-needed / 10)
+    assert student_db + 10 * np.log10(error) == pytest.approx(0.5)
+
+
+def test_the_floor_to_the_float_student_is_needed_at_least(golden):
+    assert needed_db(golden, QualityFloor(psnr_db=90.0, truth_drop_db=0.5)) == 90.0
+    blind = GoldenPairs(golden.source, golden.student, None, golden.teacher)
+    assert needed_db(blind, QualityFloor(psnr_db=30.0, truth_drop_db=0.5)) == 30.0
 
 
 def off_by(amount):

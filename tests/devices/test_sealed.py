@@ -73,3 +73,12 @@ def test_a_wrong_key_is_named(make_bundle):
     reseal(bundle, backend="tvm")
     with pytest.raises(BundleError, match=r"manifest.json: backend = 'tvm'"):
         read_sealed(bundle)
+
+
+def test_an_engine_without_a_digest_is_refused(make_bundle):
+    bundle = make_bundle()
+    sha256 = json.loads((bundle / MANIFEST).read_text())["sha256"]
+    del sha256["engine.onnx"]
+    reseal(bundle, sha256=sha256)
+    with pytest.raises(BundleError, match=r"has no digest of its engine engine\.onnx"):
+        read_sealed(bundle)

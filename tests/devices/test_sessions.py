@@ -127,9 +127,17 @@ def test_other_providers_have_no_options(engine):
 
 
 @pytest.mark.parametrize(
-    ("precision", "hint"), [("fp32", "f32"), ("int8", "f32"), ("bf16", "bf16")]
+    ("precision", "hint", "capabilities"),
+    [
+        ("fp32", "f32", ["FP32", "BF16"]),
+        ("int8", "bf16", ["FP32", "BF16"]),
+        ("int8", "f32", ["FP32"]),
+        ("bf16", "bf16", ["FP32", "BF16"]),
+    ],
 )
-def test_openvino_is_told_its_precision_and_threads(engine, profile, precision, hint, monkeypatch):
+def test_openvino_is_told_its_precision_and_threads(
+    engine, profile, precision, hint, capabilities, monkeypatch
+):
     seen = {}
 
     real = ov_room.ov.Core
@@ -140,7 +148,7 @@ def test_openvino_is_told_its_precision_and_threads(engine, profile, precision, 
 
         def get_property(self, device, name):
             assert (device, name) == ("CPU", "OPTIMIZATION_CAPABILITIES")
-            return ["FP32", "BF16"]
+            return capabilities
 
         def read_model(self, path):
             return self._core.read_model(path)
