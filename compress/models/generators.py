@@ -14,6 +14,9 @@ Norm = Literal["batch", "instance"]
 RESNET_TAPS = ("model.9", "model.12", "model.15", "model.18")
 """Where the distillation papers look into a nine-block ResNet: (B, 4C, H/4, W/4) each."""
 
+IDENTITY_GAIN = 2.4
+"""Slope on [0, 1] before the last tanh of an identity start: tanh(1.2 x) is near x on [-1, 1]."""
+
 
 @dataclass(frozen=True)
 class ResnetWidths:
@@ -188,7 +191,3 @@ def initialize_as_identity(generator: ResnetGenerator) -> ResnetGenerator:
                     weight[4 * channel + corner, channel, y, x] = 1
                     back[4 * channel + corner, channel, y, x] = 1
     return generator
-
-
-IDENTITY_GAIN = 2.4
-"""Slope before the last tanh: tanh(1.2 x) is the nearest to x in the mean over [-1, 1]."""

@@ -5,7 +5,12 @@ from compress.checkpoints import build, load_network, save_network, specificatio
 from compress.features import forward_with_features
 from compress.macs import cost
 from compress.models.discriminators import PatchDiscriminator
-from compress.models.generators import RESNET_TAPS, ResnetGenerator, ResnetWidths
+from compress.models.generators import (
+    RESNET_TAPS,
+    ResnetGenerator,
+    ResnetWidths,
+    initialize_as_identity,
+)
 from tests.compress.conftest import tiny_generator
 
 
@@ -116,3 +121,34 @@ def test_bad_weight_files_are_named(tmp_path):
 def test_an_unknown_family_lists_the_known():
     with pytest.raises(ValueError, match="unknown network family 'vae'; known: patchgan, resnet"):
         build({"family": "vae"})
+
+
+def test_an_identity_start_nearly_returns_its_input():
+    torch.manual_seed(0)
+    network = initialize_as_identity(ResnetGenerator(ResnetWidths.uniform(16, 3), norm="batch"))
+    coarse = torch.rand(1, 3, 16, 16) * 1.6 - 0.8
+    image = torch.nn.functional.interpolate(coarse, scale_factor=4, mode="bicubic")
+    with torch.inference_mode():
+        error = (network.eval()(image) - image).abs()
+    assert error.mean() < 0.08
+    assert error.max() < 0.4
+
+
+def test_an_identity_start_has_no_dead_layer():
+    torch.manual_seed(0)
+    network = initialize_as_identity(ResnetGenerator(ResnetWidths.uniform(16, 3), norm="batch"))
+    network.eval()(torch.rand(1, 3, 32, 32)).square().mean().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("widths", "norm", "message"),
+    [
+        (ResnetWidths.uniform(64, 1), "instance", "an identity needs norm = 'batch'"),
+        (ResnetWidths(2, 12, 48, (8,), 12, 3), "batch", "ends of 3 and 12 channels"),
+        (ResnetWidths.uniform(8, 1), "batch", "48 channels in the residual stream, got 32"),
+    ],
+)
+def test_an_identity_that_cannot_be_says_why(widths, norm, message):
+    with pytest.raises(ValueError, match=message):
+        initialize_as_identity(ResnetGenerator(widths, norm=norm))

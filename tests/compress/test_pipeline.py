@@ -115,6 +115,16 @@ def test_the_onnx_file_is_dynamic_and_equal_to_torch(tmp_path, size):
     assert operators == {"Pad", "Conv", "Relu", "Add", "ConvTranspose", "Tanh"}
 
 
+def test_the_baseline_method_makes_a_student_too(workshop, cpu):
+    text = (workshop / "tiny.toml").read_text()
+    start, end = text.index("[method]"), text.index("[training]")
+    method = '[method]\nname = "l1"\nimitation = 10.0\nreconstruction = 0.0\n'
+    (workshop / "tiny.toml").write_text(text[:start] + method + text[end:])
+    out = workshop / "build" / "cpu" / "export"
+    assert run(read(workshop), cpu, out, Silent())[1]
+    assert set(rows(out.with_name("train") / "metrics.jsonl")[0]) == {"step", "student/imitation"}
+
+
 def test_a_teacher_that_is_none_is_refused(workshop, cpu):
     text = (workshop / "tiny.toml").read_text()
     wrong = text.replace("/generator.safetensors", "/discriminator.safetensors")
@@ -206,6 +216,18 @@ def test_a_teacher_can_be_trained_and_says_what_made_it(workshop):
     assert made["recipe"]["seed"] == 1
     assert made["versions"]["torch"] == torch.__version__
     assert len((workshop / "run" / "metrics.jsonl").read_text().splitlines()) == 2
+
+
+def test_fixed_statistics_stay_at_mean_zero_and_variance_one(workshop):
+    text = TRAIN.format(folder=workshop).replace("width = 4\nblocks", "width = 12\nblocks", 1)
+    norm = 'norm = "batch"\nbatch_statistics = "fixed"\ninitialization = "identity"'
+    text = text.replace('norm = "instance"', norm, 1)
+    (workshop / "teacher.toml").write_text(text)
+    recipe = load_recipe(str(workshop / "teacher.toml"), TrainRecipe)[0]
+    generator, _ = train_teacher(recipe, workshop / "run", Silent())
+    weights = load_network(generator).state_dict()
+    assert all((v == 0).all() for k, v in weights.items() if k.endswith("running_mean"))
+    assert all((v == 1).all() for k, v in weights.items() if k.endswith("running_var"))
 
 
 def test_a_finished_training_is_not_done_twice(workshop):

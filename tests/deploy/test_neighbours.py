@@ -22,9 +22,9 @@ def test_what_others_took(everyone_s, own_s, cores):
 
 def test_own_work_and_that_of_children_is_not_that_of_others():
     before = cpu_use()
-    burn = "import time; end = time.process_time() + 0.1\nwhile time.process_time() < end: pass"
+    burn = "import time; end = time.process_time() + 0.2\nwhile time.process_time() < end: pass"
     subprocess.run([sys.executable, "-c", burn], check=True)
-    assert cpu_use().own_s - before.own_s >= 0.1
+    assert cpu_use().own_s - before.own_s > 0.1  # half: the clock ticks in hundredths
 
 
 def test_a_quiet_machine_gets_no_warning():
