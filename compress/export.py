@@ -16,8 +16,9 @@ from torch import nn
 from compress.checkpoints import save_network
 from compress.data import Pairs, to_tensor
 from compress.evaluate import translate
-from deploy.artifacts import EXPORT, ExportManifest, GoldenPairs, StudentExport, seal
+from deploy.artifacts import EXPORT, ExportManifest, GoldenPairs, StudentExport
 from deploy.imaging import Pixels
+from deploy.sealing import seal
 
 OPSET = 18
 """The oldest opset in which torch's exporter writes reflection padding."""

@@ -34,7 +34,8 @@ from compress.models.generators import RESNET_TAPS, ResnetGenerator
 from compress.prune import prune_to_macs
 from compress.recipe import CompressRecipe, DcdMethod
 from compress.stage import Progress, run_stage
-from deploy.artifacts import ExportManifest, ModelSpec, StudentExport, Teacher
+from deploy.artifacts import EXPORT, ExportManifest, ModelSpec, StudentExport, Teacher
+from deploy.sealing import write_whole
 from devices.profile import DeviceProfile
 from devices.sealed import BundleError, digest
 
@@ -131,11 +132,17 @@ def _existing(out: Path, run: str) -> StudentExport | None:
             continue
         if folder != out:
             log.info("%s serves this device too: copied", folder)
-            shutil.rmtree(out, ignore_errors=True)
-            shutil.copytree(folder, out)
+            _copy(folder, out)
             return StudentExport.read(out)
         return export
     return None
+
+
+def _copy(source: Path, out: Path) -> None:
+    def fill(folder: Path) -> None:
+        shutil.copytree(source, folder, dirs_exist_ok=True)
+
+    write_whole(out, EXPORT, fill)
 
 
 def _distill(inputs: Inputs, student: nn.Module, out: Path, progress: Progress) -> None:

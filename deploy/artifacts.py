@@ -7,10 +7,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -20,7 +16,7 @@ from pydantic import PositiveInt, ValidationError
 
 from deploy.imaging import Pixels
 from devices.profile import Backend, DeviceProfile, Frozen, Precision, explain
-from devices.sealed import MANIFEST, BundleError, digest, read_json, seal_text, verify_digests
+from devices.sealed import MANIFEST, BundleError, digest, read_json, verify_digests
 from devices.session import Images
 
 EXPORT = "export.json"
@@ -297,44 +293,3 @@ def _require(folder: Path, face: str, sha256: dict[str, str], names: tuple[str, 
     for name in names:
         if name not in sha256:
             raise BundleError(f"{folder / face} has no digest for {name!r}; make it again")
-
-
-def seal(out: Path, name: str, fill: Callable[[Path], Callable[[dict[str, str]], Frozen]]) -> None:
-    """Write a sealed directory whole or not at all.
-
-    Args:
-        out: The directory; one that is there is replaced when the new one is complete.
-        name: File name of its JSON face.
-        fill: Writes every other file into the folder it is given and returns a function that
-            makes the face from their digests.
-
-    Raises:
-        ValueError: ``out`` is a file, or a folder that was not sealed under this name: replacing it
-            would lose what is in it.
-        OSError: A write failed (a full disk, say); nothing is left behind and what was at
-            ``out`` is as it was.
-    """
-    out = out.resolve()
-    if out.exists() and not (out.is_dir() and ((out / name).exists() or not any(out.iterdir()))):
-        raise ValueError(
-            f"{out} is in the way: it holds no {name} to replace; choose another --out"
-        )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    old = folder.with_name(f"{folder.name}-old")
-    try:
-        folder.chmod(0o755)
-        make_face = fill(folder)
-        sha256 = {path.name: digest(path) for path in sorted(folder.iterdir())}
-        face = folder / name
-        face.write_text(make_face(sha256).model_dump_json(indent=2) + "\n")
-        (folder / f"{name}.sha256").write_text(seal_text(digest(face), name))
-        if out.exists():
-            os.replace(out, old)
-        os.replace(folder, out)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        if old.exists() and not out.exists():
-            os.replace(old, out)
-        raise
-    shutil.rmtree(old, ignore_errors=True)

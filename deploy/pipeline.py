@@ -21,7 +21,6 @@ from deploy.artifacts import (
     Latency,
     Manifest,
     StudentExport,
-    seal,
 )
 from deploy.choose import Tried, choose
 from deploy.eager import COMMAND, EagerError, eager_teacher
@@ -30,6 +29,7 @@ from deploy.neighbours import cpu_use, others_cores, warning
 from deploy.preflight import preflight
 from deploy.provenance import NEIGHBOURS, lineage, machine_facts, up_to_date, versions
 from deploy.quantize import quantize
+from deploy.sealing import seal
 from deploy.verify import needed_db
 from devices.check import noise
 from devices.latency import Runner, interleave, timed

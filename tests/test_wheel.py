@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from deploy.artifacts import GoldenPairs, Manifest, seal
+from deploy.artifacts import GoldenPairs, Manifest
 from deploy.imaging import decode, encode_png, to_model
+from deploy.sealing import seal
 
 pytestmark = pytest.mark.slow
 

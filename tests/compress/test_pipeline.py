@@ -78,6 +78,17 @@ def test_a_student_serves_another_device_that_asks_the_same(made, cpu, export):
     assert other.manifest == export.manifest
 
 
+def test_a_folder_that_is_no_export_is_never_replaced(made, cpu, export, tmp_path):
+    """The export of another run beside it would be copied over it."""
+    shutil.copytree(export.path, tmp_path / "cpu" / "export")
+    mine = tmp_path / "mine" / "export"
+    mine.mkdir(parents=True)
+    (mine / "novel.txt").write_text("chapter one")
+    with pytest.raises(ValueError, match=r"is in the way: it holds no export\.json to replace"):
+        run(read(made), cpu, mine, Silent())
+    assert (mine / "novel.txt").read_text() == "chapter one"
+
+
 def test_another_channel_multiple_trains_again(made, cpu, export):
     wider = cpu.model_copy(update={"name": "wider", "channel_multiple": 16})
     out = made / "build" / "wider" / "export"

@@ -25,10 +25,10 @@ from deploy.artifacts import (
     QualityFloor,
     StudentExport,
     Teacher,
-    seal,
 )
 from deploy.imaging import from_model, to_model
 from deploy.pipeline import deploy
+from deploy.sealing import seal
 from devices.profile import DeviceProfile, LatencyBudget
 
 SIZE = 32

@@ -16,8 +16,8 @@ from deploy.artifacts import (
     BundleError,
     GoldenPairs,
     StudentExport,
-    seal,
 )
+from deploy.sealing import seal
 from devices.profile import Frozen
 from devices.sealed import MANIFEST, digest, seal_text
 
@@ -268,7 +268,7 @@ def test_a_disk_that_is_full_leaves_the_old_one(full, tmp_path, monkeypatch):
 LIMITED = """
 import resource, sys
 from pathlib import Path
-from deploy.artifacts import seal
+from deploy.sealing import seal
 from devices.profile import Frozen
 class Face(Frozen):
     sha256: dict[str, str]

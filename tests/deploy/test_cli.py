@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from deploy.cli import unfinished
 from deploy.main import main
+from deploy.show import unfinished
 
 PROFILE = """
 name = "{name}"

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from deploy.artifacts import GoldenPairs, Manifest, seal
+from deploy.artifacts import GoldenPairs, Manifest
 from deploy.imaging import Pixels, encode_png, to_model
+from deploy.sealing import seal
 from devices.session import Session, StubSession
 from serving.app import create_app
 from serving.models import Opener, read_bundle
