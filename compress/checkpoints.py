@@ -9,9 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,44 +17,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from compress.loop import Method
-from compress.models.discriminators import PatchDiscriminator
-from compress.models.generators import ResnetGenerator, ResnetWidths
+from compress.models.families import build, specification
 
-Spec = dict[str, Any]
-"""JSON that rebuilds a network: its family and what the family's constructor takes."""
-
-
-def specification(network: nn.Module) -> Spec:
-    """What `build` needs to make this network again.
-
-    Raises:
-        ValueError: A class that no family names.
-    """
-    if isinstance(network, ResnetGenerator):
-        return {"family": "resnet", "norm": network.norm, "widths": asdict(network.widths)}
-    if isinstance(network, PatchDiscriminator):
-        return {
-            "family": "patchgan",
-            "norm": network.norm,
-            "channels": network.channels,
-            "width": network.width,
-        }
-    raise ValueError(f"{type(network).__name__} belongs to no family that can be saved")
-
-
-def build(spec: Spec) -> nn.Module:
-    """A network with fresh weights from its specification.
-
-    Raises:
-        ValueError: The family is unknown.
-    """
-    if spec.get("family") == "resnet":
-        widths = dict(spec["widths"])
-        widths["inner"] = tuple(widths["inner"])
-        return ResnetGenerator(ResnetWidths(**widths), norm=spec["norm"])
-    if spec.get("family") == "patchgan":
-        return PatchDiscriminator(spec["channels"], spec["width"], norm=spec["norm"])
-    raise ValueError(f"unknown network family {spec.get('family')!r}; known: patchgan, resnet")
+__all__ = ["build", "load_network", "load_state", "save_network", "save_state", "specification"]
 
 
 def save_network(path: Path, network: nn.Module, *, half: bool = False) -> None:
@@ -118,6 +81,8 @@ def save_state(
         for index, state in optimizer.state_dict()["state"].items():
             for key, value in state.items():
                 tensors[f"optimizer/{name}/{index}/{key}"] = torch.as_tensor(value)
+    # the same file wherever it is trained; the CPU is where it is read
+    tensors = {key: tensor.cpu() for key, tensor in tensors.items()}
     _save(path, tensors, {"step": str(step), "run": run})
 
 
@@ -140,10 +105,14 @@ def load_state(
             {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
         )
     for name, optimizer in optimizers.items():
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
         state: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             if key.startswith(f"optimizer/{name}/"):
                 index, field = key.removeprefix(f"optimizer/{name}/").split("/")
+                parameter = parameters[int(index)]
+                if value.shape == parameter.shape:
+                    value = torch.empty_like(parameter).copy_(value)  # its device and strides
                 state.setdefault(int(index), {})[field] = value
         groups = optimizer.state_dict()["param_groups"]
         optimizer.load_state_dict({"state": state, "param_groups": groups})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,11 +15,16 @@ import torch
 from torch import nn
 
 from compress.checkpoints import save_network
-from compress.data import Pairs, to_tensor
+from compress.data.dataset import Dataset
+from compress.data.sampling import to_tensor
 from compress.evaluate import translate
+from compress.models.families import Generator
 from deploy.artifacts import EXPORT, ExportManifest, GoldenPairs, StudentExport
 from deploy.imaging import Pixels
 from deploy.sealing import seal
+
+GOLDEN_IMAGES = 8
+"""Held-back images that golden crops are taken from, at most."""
 
 OPSET = 18
 """The oldest opset in which torch's exporter writes reflection padding."""
@@ -75,6 +81,10 @@ def to_onnx(generator: nn.Module, path: Path) -> None:
     """
     training = generator.training
     generator.eval()
+    multiple = generator.multiple if isinstance(generator, Generator) else 1
+    # two sizes, lest the exporter take height and width for one
+    height = multiple * math.ceil(64 / multiple)
+    width = max(multiple * math.ceil(96 / multiple), height + multiple)
     dynamic = torch.export.Dim.DYNAMIC
     with warnings.catch_warnings():
         # torch's own exporter warns about torch's own deprecations
@@ -85,7 +95,7 @@ def to_onnx(generator: nn.Module, path: Path) -> None:
         try:
             torch.onnx.export(
                 generator,
-                (torch.zeros(1, 3, 64, 96),),
+                (torch.zeros(1, 3, height, width),),
                 path,
                 dynamo=True,
                 input_names=["image"],
@@ -107,32 +117,42 @@ def to_onnx(generator: nn.Module, path: Path) -> None:
     onnx.save(model, path)
 
 
-def calibration_crops(pairs: Pairs, *, count: int, size: int, seed: int) -> Pixels:
+def calibration_crops(data: Dataset, *, count: int, size: int, seed: int) -> Pixels:
     """Sources of random training crops: (count, size, size, 3)."""
     rng = np.random.default_rng(seed)
-    return np.stack([pairs.crop(rng, size)[0] for _ in range(count)])
+    return np.stack([data.crop(rng, size)[0] for _ in range(count)])
 
 
 def golden_pairs(
-    pairs: Pairs, student: nn.Module, teacher: nn.Module, *, size: int, per_image: int = 3
+    data: Dataset, student: nn.Module, teacher: nn.Module, *, size: int, per_image: int = 3
 ) -> GoldenPairs:
-    """Crops along the diagonal of each held-back image, and what the networks make of them.
+    """Crops along the diagonal of held-back images, and what the networks make of them.
+
+    Of a large set, `GOLDEN_IMAGES` are taken, evenly spaced: every engine runs them all. The
+    target is None where there is no truth; for super-resolution it is cut as much larger.
 
     Raises:
         ValueError: An image is smaller than ``size``.
     """
     sources, targets = [], []
-    for index, name in enumerate(pairs.names):
-        source, target = pairs.whole(index, multiple=1)
+    for index in np.unique(np.linspace(0, len(data) - 1, GOLDEN_IMAGES).round().astype(int)):
+        name = data.names[index]
+        source, target = data.whole(index, multiple=1)
         height, width = source.shape[:2]
         if min(height, width) < size:
             raise ValueError(
                 f"held-back image {name} is {width} x {height}; it must be at least {size} x {size}"
             )
-        for share in np.linspace(0.1, 0.9, per_image):
-            top, left = int(share * (height - size)), int(share * (width - size))
+        corners = [
+            (int(share * (height - size)), int(share * (width - size)))
+            for share in np.linspace(0.1, 0.9, per_image)
+        ]
+        for top, left in dict.fromkeys(corners):  # an image of that very size has one crop
             sources.append(source[top : top + size, left : left + size])
-            targets.append(target[top : top + size, left : left + size])
+            if target is not None:
+                scale = target.shape[0] // height
+                corner = target[top * scale :, left * scale :]
+                targets.append(corner[: size * scale, : size * scale])
     source = np.stack(sources)
     student.eval()
     with torch.inference_mode():
@@ -140,6 +160,6 @@ def golden_pairs(
     return GoldenPairs(
         source=source,
         student=np.concatenate(images),
-        target=np.stack(targets),
+        target=np.stack(targets) if targets else None,
         teacher=np.stack(translate(teacher, tuple(source))),
     )

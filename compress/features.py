@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor, nn
+
+from compress.models.families import Generator
 
 
 def forward_with_features(
     network: nn.Module, images: Tensor, layers: Sequence[str]
-) -> tuple[Tensor, dict[str, Tensor]]:
+) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Run a network once; return its output and the outputs of named layers.
 
     The hooks live for this one pass, so a later pass (another image, an evaluation) can never
@@ -39,4 +43,42 @@ def forward_with_features(
     silent = [name for name in layers if name not in seen]
     if silent:
         raise KeyError(f"{type(network).__name__} did not run its layers {silent}")
-    return output, {name: seen[name] for name in layers}
+    return output, tuple(seen[name] for name in layers)
+
+
+def as_generator(network: nn.Module) -> Generator:
+    """The same network, known to be a generator.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if isinstance(network, Generator):
+        return network
+    raise ValueError(f"{type(network).__name__} is no generator: it has no taps and no scale")
+
+
+def tap_channels(teacher: nn.Module, student: nn.Module) -> tuple[tuple[int, int], ...]:
+    """(teacher's, student's) channels of each tap, from a dry run rather than from a formula.
+
+    Raises:
+        ValueError: The two have another number of taps, or feature maps of other sizes.
+    """
+    step = math.lcm(as_generator(teacher).multiple, as_generator(student).multiple)
+    device = next(student.parameters()).device
+    probe = torch.zeros(1, 3, step * -(-64 // step), step * -(-64 // step), device=device)
+    shapes = []
+    for network in (teacher, student):
+        training = network.training
+        network.eval()
+        with torch.no_grad():
+            _, features = forward_with_features(network, probe, as_generator(network).taps)
+        network.train(training)
+        shapes.append([tuple(x.shape) for x in features])
+    theirs, ours = shapes
+    if [s[2:] for s in theirs] != [s[2:] for s in ours]:
+        raise ValueError(
+            f"feature maps do not fit: {type(teacher).__name__} has {[s[2:] for s in theirs]}, "
+            f"{type(student).__name__} has {[s[2:] for s in ours]}; take a student of the same "
+            "family, or l1"
+        )
+    return tuple((t[1], s[1]) for t, s in zip(theirs, ours, strict=True))

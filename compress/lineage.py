@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 
-from compress.data import Pairs
 from devices.profile import Frozen
 
 PACKAGES = ("torch", "torch-pruning", "onnx", "onnxscript", "numpy", "pillow", "safetensors")
@@ -24,15 +23,6 @@ def text_digest(*parts: str) -> str:
 def recipe_digest(recipe: Frozen) -> str:
     """Digest of what a recipe says, not of how its file is laid out."""
     return text_digest(recipe.model_dump_json())
-
-
-def data_digest(pairs: Pairs) -> str:
-    """Digest of every pixel of a split, its names and how it is damaged."""
-    seen = hashlib.sha256(repr((pairs.names, pairs.damage)).encode())
-    for image in (*pairs.sources, *pairs.targets):
-        seen.update(repr(image.shape).encode())
-        seen.update(image.tobytes())
-    return seen.hexdigest()
 
 
 def versions() -> dict[str, str]:

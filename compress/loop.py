@@ -8,12 +8,16 @@ not know which one it is running.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+
+from compress.device import mover
+from compress.distributed import average, rank, share, statistics, take_from_first
 
 Losses = dict[str, Tensor]
 """Named scalar losses, already weighted. Their sum is minimised; each one is logged."""
@@ -36,13 +40,22 @@ class Outputs:
 
     Each image hangs on its own network's graph; an update that is not that network's own
     must ``detach`` it.
+
+    Attributes:
+        batch: What went in.
+        teacher: The teacher's images, (B, C, H, W) in [-1, 1].
+        student: The student's images, the same shape.
+        teacher_features: Feature maps of the teacher's pass, in the order of its taps.
+        student_features: The student's at the same places.
+        images: Images of other passes by name, e.g. a second teacher's.
     """
 
     batch: Batch
-    teacher: Tensor  # (B, C, H, W) in [-1, 1]
-    student: Tensor  # (B, C, H, W) in [-1, 1]
-    teacher_features: Mapping[str, Tensor] = field(default_factory=dict)
-    student_features: Mapping[str, Tensor] = field(default_factory=dict)
+    teacher: Tensor
+    student: Tensor
+    teacher_features: tuple[Tensor, ...] = ()
+    student_features: tuple[Tensor, ...] = ()
+    images: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -91,12 +104,13 @@ def make_optimizers(
     method: Method, betas: tuple[float, float] = (0.5, 0.999)
 ) -> dict[str, torch.optim.Optimizer]:
     """One Adam for each network that some update moves."""
-    return {
-        name: torch.optim.Adam(
-            [p for p in method.networks[name].parameters() if p.requires_grad], betas=betas
-        )
-        for name in dict.fromkeys(update.network for update in method.updates)
-    }
+    optimizers: dict[str, torch.optim.Optimizer] = {}
+    for name in dict.fromkeys(update.network for update in method.updates):
+        parameters = [p for p in method.networks[name].parameters() if p.requires_grad]
+        # one kernel instead of hundreds on a GPU; on a CPU it would round otherwise than the rest
+        fused = all(p.is_cuda for p in parameters)
+        optimizers[name] = torch.optim.Adam(parameters, betas=betas, fused=fused or None)
+    return optimizers
 
 
 def train(
@@ -107,70 +121,173 @@ def train(
     optimizers: Mapping[str, torch.optim.Optimizer],
     start: int = 0,
     held_out_at: BatchAt | None = None,
-    autocast: bool = False,
+    channels_last: bool = False,
+    accumulate: int = 1,
+    seed: int = 0,
 ) -> Iterator[dict[str, float]]:
     """Train from step ``start + 1`` to the last, yielding each step's losses by ``network/loss``.
 
+    Batches go to the device that the networks are on. Where several processes train together
+    (`compress.distributed`), each computes its share of every batch, and the losses are those of
+    the whole batch on all of them.
+
     Args:
         method: What to train.
-        batch_at: The batch of each step.
+        batch_at: The batch of each step, on the CPU.
         schedule: Steps and learning rate.
         optimizers: From `make_optimizers`, with their state where a run is resumed.
         start: Steps already done.
         held_out_at: Batches for the updates that look at held-out images.
-        autocast: Compute convolutions in bfloat16 (parameters and losses stay float32).
+        channels_last: Give the networks batches in that format.
+        accumulate: Parts that a batch (or a process's share of it) is computed in, one after the
+            other: memory is that of one part. Each update makes its own passes then.
+        seed: What a method draws at random (dropout) follows from it and the step alone.
 
     Raises:
         FloatingPointError: A loss is NaN or infinite; names the step, network and loss.
-        ValueError: An update wants held-out batches and none are given.
+        ValueError: An update wants held-out batches and none are given, or a batch cannot be cut
+            into so many parts.
     """
+    device = next(iter(next(iter(method.networks.values())).parameters())).device
+    move = mover(device, channels_last=channels_last)
+    sources = {"train": batch_at, "held_out": held_out_at}
+    running = statistics(method.networks.values())
+
+    def batches_of(step: int) -> dict[str, list[Batch]]:
+        made: dict[str, list[Batch]] = {}
+        for update in _due(method, step):
+            at = sources[update.split]
+            if at is None:
+                raise ValueError(
+                    f"the update of {update.network!r} needs held-out batches; none were given"
+                )
+            if update.split not in made:
+                made[update.split] = _shares(at(step), accumulate, move)
+        return made
+
     for step in range(start + 1, schedule.steps + 1):
         for optimizer in optimizers.values():
             for group in optimizer.param_groups:
                 group["lr"] = schedule.rate(step)
-        device = next(iter(next(iter(method.networks.values())).parameters())).device.type
-        with torch.autocast(device, torch.bfloat16, enabled=autocast):
-            logged = _step(method, step, batch_at, optimizers, held_out_at)
-        for name, value in logged.items():
-            if not math.isfinite(value):
-                raise FloatingPointError(
-                    f"step {step}: {name} is {value}; lower the learning rate or that loss's weight"
-                )
-        yield logged
-
-
-def _step(
-    method: Method,
-    step: int,
-    batch_at: BatchAt,
-    optimizers: Mapping[str, torch.optim.Optimizer],
-    held_out_at: BatchAt | None,
-) -> dict[str, float]:
-    outputs = {"train": method.forward(batch_at(step))}
-    logged: dict[str, float] = {}
-    for update in method.updates:
-        if step % update.every == 0:
-            if update.split not in outputs:
-                if held_out_at is None:
-                    raise ValueError(
-                        f"the update of {update.network!r} needs held-out batches; none were given"
-                    )
-                outputs[update.split] = method.forward(held_out_at(step))
-            losses = apply_update(update, outputs[update.split], optimizers[update.network])
-            logged |= {f"{update.network}/{name}": float(x) for name, x in losses.items()}
-    return logged
+        # dropout has no generator of its own
+        torch.manual_seed(int(np.random.SeedSequence([seed, step, rank()]).generate_state(1)[0]))
+        losses = _step(method, _due(method, step), batches_of(step), optimizers)
+        take_from_first(running)
+        yield _finite(losses, step)
 
 
 def apply_update(update: Update, outputs: Outputs, optimizer: torch.optim.Optimizer) -> Losses:
     """Step one network. Gradients are taken for its parameters only, so no other can move."""
-    losses = update.objective(outputs)
+    return apply_to_parts(update, (outputs,), optimizer)
+
+
+def apply_to_parts(
+    update: Update, parts: Iterable[Outputs], optimizer: torch.optim.Optimizer
+) -> Losses:
+    """Step one network once, by the mean gradient over parts of a batch (and over processes).
+
+    Args:
+        update: Whose network moves.
+        parts: Outputs of equally large parts; each is asked for when the one before is done with.
+        optimizer: That network's.
+
+    Returns:
+        The update's losses, their means over the parts and processes.
+    """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    gradients = torch.autograd.grad(
-        torch.stack([loss.float() for loss in losses.values()]).sum(), parameters, allow_unused=True
-    )
+    names: list[str] = []
+    total: list[Tensor | None] = []
+    count = 0
+    for outputs in parts:
+        losses = update.objective(outputs)
+        names, values = list(losses), torch.stack([loss.float() for loss in losses.values()])
+        found = torch.autograd.grad(values.sum(), parameters, allow_unused=True)
+        total = _add(total, [*found, values.detach()])
+        count += 1
+        del outputs, losses, values, found  # one part in memory at a time
+    if count > 1:
+        total = [None if x is None else x / count for x in total]
+    means = iter(average([x for x in total if x is not None]))
+    *gradients, logged = [None if x is None else next(means) for x in total]
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = gradient
     optimizer.step()
     if update.after is not None:
         update.after()
-    return {name: loss.detach() for name, loss in losses.items()}
+    assert logged is not None
+    return dict(zip(names, logged.unbind(), strict=True))
+
+
+def _add(total: list[Tensor | None], more: list[Tensor | None]) -> list[Tensor | None]:
+    if not total:
+        return more
+    return [a if b is None else b if a is None else a + b for a, b in zip(total, more, strict=True)]
+
+
+def _due(method: Method, step: int) -> list[Update]:
+    return [update for update in method.updates if step % update.every == 0]
+
+
+def _shares(batch: Batch, parts: int, move: Callable[[Tensor], Tensor]) -> list[Batch]:
+    def cut(where: slice) -> Batch:
+        values = {f.name: getattr(batch, f.name) for f in fields(batch)}
+        return replace(
+            batch, **{name: move(x[where]) for name, x in values.items() if x is not None}
+        )
+
+    return [cut(where) for where in share(len(batch.source), parts)]
+
+
+def _step(
+    method: Method,
+    due: Sequence[Update],
+    batches: Mapping[str, Sequence[Batch]],
+    optimizers: Mapping[str, torch.optim.Optimizer],
+) -> Losses:
+    """The updates of a step, in their order; those of a split share the pass of the first."""
+    shared: dict[str, Outputs] = {}
+    # where a batch is computed in parts, passes are made again: with the weights of the first
+    found: dict[str, dict[nn.Parameter, Tensor]] = {}
+    losses: Losses = {}
+    for update in due:
+        parts, optimizer = batches[update.split], optimizers[update.network]
+        if len(parts) == 1:
+            if update.split not in shared:
+                shared[update.split] = method.forward(parts[0])
+            applied = apply_update(update, shared[update.split], optimizer)
+        else:
+            passes = _passes(method, parts, dict(found.setdefault(update.split, {})))
+            if update is not due[-1]:
+                for parameter in (p for group in optimizer.param_groups for p in group["params"]):
+                    for weights in found.values():
+                        weights.setdefault(parameter, parameter.detach().clone())
+            applied = apply_to_parts(update, passes, optimizer)
+        losses |= {f"{update.network}/{name}": loss for name, loss in applied.items()}
+    return losses
+
+
+def _passes(
+    method: Method, parts: Sequence[Batch], found: Mapping[nn.Parameter, Tensor]
+) -> Iterator[Outputs]:
+    """The shared pass on one part after the other, with some weights as they were found."""
+    for part in parts:
+        now = [parameter.data for parameter in found]
+        for parameter, weights in found.items():
+            parameter.data = weights
+        try:
+            outputs = method.forward(part)
+        finally:
+            for parameter, weights in zip(found, now, strict=True):
+                parameter.data = weights
+        yield outputs
+
+
+def _finite(losses: Losses, step: int) -> dict[str, float]:
+    # all at once: a GPU is waited for a single time
+    values = torch.stack(list(losses.values())).tolist() if losses else []
+    for name, value in zip(losses, values, strict=True):
+        if not math.isfinite(value):
+            raise FloatingPointError(
+                f"step {step}: {name} is {value}; lower the learning rate or that loss's weight"
+            )
+    return dict(zip(losses, values, strict=True))

@@ -4,8 +4,8 @@ The stages of `run`:
 
 1. read      recipe, teacher, photos; refuse what does not fit before anything is computed
 2. reuse     an export of the same recipe for another device that asks the same of the student
-3. prune     a copy of the teacher, channels rounded to the profile's multiple
-4. distill   the recipe's method; resumes where it was killed
+3. prune     a copy of the teacher, channels rounded to the profile's multiple; or a fresh network
+4. distill   the recipe's method; resumes where it was killed. 3 and 4 alternate in several rounds
 5. evaluate  PSNR and SSIM on whole held-back images, MACs, parameters
 6. export    ONNX, calibration images, golden pairs, sealed
 """
@@ -13,31 +13,44 @@ The stages of `run`:
 from __future__ import annotations
 
 import logging
+import math
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from compress.checkpoints import load_network
-from compress.data import Pairs, batches
+from compress.assemble import student_method
+from compress.data.dataset import Dataset
+from compress.data.sampling import batches
+from compress.device import batch_threads
+from compress.distributed import first_alone, is_first
 from compress.evaluate import held_back, quality, translate
 from compress.export import Contents, calibration_crops, golden_pairs, write_export
-from compress.lineage import data_digest, recipe_digest, text_digest, versions, write_run
-from compress.loop import Method, Schedule
+from compress.features import as_generator
+from compress.lineage import recipe_digest, text_digest, versions, write_run
+from compress.loop import BatchAt, Method
 from compress.macs import cost
-from compress.methods.dcd import dcd
-from compress.methods.l1 import l1
-from compress.models.discriminators import PatchDiscriminator
-from compress.models.generators import RESNET_TAPS, ResnetGenerator
-from compress.prune import prune_to_macs
-from compress.recipe import CompressRecipe, DcdMethod
+from compress.methods.cyclegan import BestSoFar
+from compress.models.families import specification
+from compress.networks import (
+    TeacherSide,
+    learns_statistics,
+    make_generator,
+    teacher_digests,
+    teacher_side,
+)
+from compress.pruning.recipe import narrowed, ranking_of, widths_of
+from compress.recipe import CompressRecipe
+from compress.samples import choose_samples
+from compress.schema.methods import Taught
+from compress.score import domain_score
 from compress.stage import Progress, run_stage
 from deploy.artifacts import EXPORT, ExportManifest, ModelSpec, StudentExport, Teacher
 from deploy.sealing import write_whole
 from devices.profile import DeviceProfile
-from devices.sealed import BundleError, digest
+from devices.sealed import BundleError
 
 log = logging.getLogger(__name__)
 
@@ -47,10 +60,9 @@ class Inputs:
     """What a run starts from, read and checked."""
 
     recipe: CompressRecipe
-    teacher: ResnetGenerator
-    discriminator: PatchDiscriminator
-    train: Pairs
-    test: Pairs
+    teacher: TeacherSide
+    train: Dataset
+    test: Dataset
     lineage: dict[str, str]
 
     @classmethod
@@ -60,23 +72,25 @@ class Inputs:
         Raises:
             ValueError: A file is missing or is not what the recipe needs it to be.
         """
-        files = recipe.teacher
-        teacher, discriminator = load_network(files.generator), load_network(files.discriminator)
-        if not isinstance(teacher, ResnetGenerator):
-            raise ValueError(f"{files.generator} holds a {type(teacher).__name__}, no generator")
-        if not isinstance(discriminator, PatchDiscriminator) or discriminator.channels != 6:
-            raise ValueError(
-                f"{files.discriminator} holds no discriminator of pairs (PatchGAN, 6 channels)"
-            )
+        torch.manual_seed(recipe.seed)  # shapes in [teacher] are drawn here
+        teacher = teacher_side(recipe.teacher, recipe.data.task)
+        generator = as_generator(teacher.generator)
+        for name, size in (("image_size", recipe.image_size), ("crop", recipe.training.crop)):
+            if size % generator.multiple:
+                raise ValueError(
+                    f"{name} = {size} does not suit the teacher: a multiple of "
+                    f"{generator.multiple} does"
+                )
         train, test = recipe.data.read("train"), recipe.data.read("test")
-        lineage = {
-            "teacher": f"sha256:{digest(files.generator)}",
-            "discriminator": f"sha256:{digest(files.discriminator)}",
+        lineage = teacher_digests(recipe.teacher) | {
             "recipe": f"sha256:{recipe_digest(recipe)}",
-            "data": f"sha256:{text_digest(data_digest(train), data_digest(test))}",
+            "data": f"sha256:{text_digest(train.digest(), test.digest())}",
             "channel_multiple": str(profile.channel_multiple),
         }
-        return cls(recipe, teacher, discriminator, train, test, lineage)
+        if recipe.pruning is not None and recipe.pruning.latency_ms is not None:
+            # the widths follow from a measurement under this profile
+            lineage["profile"] = f"sha256:{text_digest(profile.model_dump_json())}"
+        return cls(recipe, teacher, train, test, lineage)
 
     @property
     def run(self) -> str:
@@ -104,20 +118,15 @@ def run(
         OSError: A file could not be written; no half export is left.
     """
     inputs = Inputs.read(recipe, profile)
-    found = _existing(out, inputs.run)
+    with first_alone():
+        found = _existing(out, inputs.run)
     if found is not None:
         return found, False
     torch.manual_seed(recipe.seed)
-    student = prune_to_macs(
-        inputs.teacher,
-        macs_reduction=recipe.pruning.macs_reduction,
-        channel_multiple=profile.channel_multiple,
-        importance=recipe.pruning.importance,
-        outer_share=recipe.pruning.outer_share,
-    )
-    log.info("student widths: %s", student.widths)
-    _distill(inputs, student, out.with_name("train"), progress)
-    return _export(inputs, student, profile, out), True
+    student = _student(inputs, profile, out.with_name("train"), progress)
+    with first_alone():
+        made = _export(inputs, student, profile, out) if is_first() else StudentExport.read(out)
+    return made, True
 
 
 def _existing(out: Path, run: str) -> StudentExport | None:
@@ -145,67 +154,120 @@ def _copy(source: Path, out: Path) -> None:
     write_whole(out, EXPORT, fill)
 
 
-def _distill(inputs: Inputs, student: nn.Module, out: Path, progress: Progress) -> None:
-    recipe, training = inputs.recipe, inputs.recipe.training
-    write_run(out, recipe)
+def _student(inputs: Inputs, profile: DeviceProfile, folder: Path, progress: Progress) -> nn.Module:
+    """The distilled student: a fresh network, or the teacher pruned, in one round or several."""
+    recipe, options = inputs.recipe, inputs.recipe.pruning
+    if recipe.student is not None:
+        student = make_generator(recipe.student).train(learns_statistics(recipe.student))
+        _distill(inputs, student, folder, progress)
+        return student
+    assert options is not None
+    side, student = inputs.teacher, inputs.teacher.generator
+    ranking = ranking_of(
+        options,
+        _batches(inputs),
+        side.discriminator,
+        fresh_discriminator=side.fresh_discriminator,
+        seed=recipe.seed,
+    )
+    with first_alone():  # what it measured, the others read
+        rounds = widths_of(
+            options,
+            student,
+            profile,
+            image_size=recipe.image_size,
+            kept=folder / "widths.json",
+            run=inputs.run,
+        )
+    for number, widths in enumerate(rounds, start=1):
+        if number > 1:
+            # a run that goes on here has drawn nothing in the rounds before
+            torch.manual_seed(recipe.seed)
+        student = narrowed(options, student, widths, ranking)
+        student.train(recipe.teacher.batch_statistics == "batch")
+        last = number == len(rounds)
+        place = folder if last else folder / f"round-{number}"
+        _distill(inputs, student, place, progress, rounds=len(rounds))
+    return student
+
+
+def _distill(
+    inputs: Inputs, student: nn.Module, folder: Path, progress: Progress, *, rounds: int = 1
+) -> None:
+    """One stage of training, in its own folder; several share the recipe's steps."""
+    recipe, training, side = inputs.recipe, inputs.recipe.training, inputs.teacher
+    log.info("student: %s", specification(student))
+    if is_first():
+        write_run(folder, recipe)
+    method, schedule = _method(inputs, student), training.schedule()
     run_stage(
         f"{recipe.name}: {recipe.method.name}",
-        _method(inputs, student),
-        batches(inputs.train, size=training.crop, batch_size=training.batch_size, seed=recipe.seed),
-        Schedule(training.steps, training.learning_rate, training.decay_from),
-        out=out,
+        method,
+        _batches(inputs),
+        replace(schedule, steps=schedule.steps // rounds),
+        training.options(seed=recipe.seed),
+        student=student,
+        teachers=[t for t in (side.generator, side.deeper) if t is not None],
+        out=folder,
         run=inputs.run,
-        checkpoint_every=training.checkpoint_every,
         progress=progress,
-        betas=training.betas,
-        autocast=training.autocast,
+        samples=choose_samples(inputs.test, student, teacher=side.generator),
+    )
+    followed = method.networks.get("followed")
+    if isinstance(followed, BestSoFar):
+        # the teacher that the student is compared with is the one that it followed
+        side.generator.load_state_dict(followed.best.state_dict())
+
+
+def _batches(inputs: Inputs) -> BatchAt:
+    training = inputs.recipe.training
+    return batches(
+        inputs.train,
+        size=training.crop,
+        batch_size=training.batch_size,
+        seed=inputs.recipe.seed,
+        workers=batch_threads(),
     )
 
 
 def _method(inputs: Inputs, student: nn.Module) -> Method:
-    options = inputs.recipe.method
-    learning = inputs.recipe.teacher.batch_statistics == "batch"
-    student.train(learning)
-    inputs.teacher.train(learning and isinstance(options, DcdMethod) and options.online_teacher)
-    if isinstance(options, DcdMethod):
-        return dcd(
-            inputs.teacher,
-            student,
-            inputs.discriminator,
-            layers=RESNET_TAPS,
-            dcd_weight=options.dcd,
-            adversarial_weight=options.adversarial,
-            imitation_weight=options.imitation,
-            reconstruction_weight=options.reconstruction,
-            discriminator_every=options.discriminator_every,
-            online_teacher=options.online_teacher,
-            mode=options.mode,
-        )
-    return l1(
-        inputs.teacher,
+    recipe, side = inputs.recipe, inputs.teacher
+    online = isinstance(recipe.method, Taught) and recipe.method.online_teacher
+    score = online and recipe.data.task == "unpaired"
+    for generator in (side.generator, side.deeper, side.back):
+        if generator is not None:
+            generator.train(online and recipe.teacher.batch_statistics == "batch")
+    return student_method(
+        recipe.method,
+        side,
         student,
-        imitation_weight=options.imitation,
-        reconstruction_weight=options.reconstruction,
+        task=recipe.data.task,
+        crop=recipe.training.crop,
+        score=domain_score(inputs.train, recipe.method.perceptual) if score else None,
     )
 
 
-def _export(
-    inputs: Inputs, student: ResnetGenerator, profile: DeviceProfile, out: Path
-) -> StudentExport:
-    recipe, teacher = inputs.recipe, inputs.teacher
-    images = held_back(inputs.test, multiple=4)
+def _export(inputs: Inputs, student: nn.Module, profile: DeviceProfile, out: Path) -> StudentExport:
+    recipe, teacher = inputs.recipe, inputs.teacher.generator
+    generator = as_generator(student)
+    multiple = math.lcm(generator.multiple, as_generator(teacher).multiple)
+    images = held_back(inputs.test, multiple=multiple)
     by_student = translate(student, images.source)
     by_teacher = translate(teacher, images.source)
     ours, theirs = cost(student, recipe.image_size), cost(teacher, recipe.image_size)
-    teacher_quality = quality(by_teacher, images.target)
+    truth = images.target
+    ours_to_truth = None if truth is None else quality(by_student, truth)
+    theirs_to_truth = None if truth is None else quality(by_teacher, truth)
 
     def face(sha256: dict[str, str]) -> ExportManifest:
         return ExportManifest(
             model=ModelSpec(
                 name=recipe.name,
-                task="paired",
-                family="resnet",
+                task=recipe.data.task,
+                family=str(generator.spec["family"]),
                 image_size=recipe.image_size,
+                scale=generator.scale,
+                size_multiple=generator.multiple,
                 params=ours.params,
                 macs=ours.macs,
                 macs_published=ours.macs_published,
@@ -214,10 +276,10 @@ def _export(
                 params=theirs.params,
                 macs=theirs.macs,
                 macs_published=theirs.macs_published,
-                psnr_db=teacher_quality.psnr_db,
-                ssim=teacher_quality.ssim,
+                psnr_db=None if theirs_to_truth is None else theirs_to_truth.psnr_db,
+                ssim=None if theirs_to_truth is None else theirs_to_truth.ssim,
             ),
-            student=quality(by_student, images.target),
+            student=ours_to_truth,
             student_to_teacher=quality(by_student, by_teacher),
             channel_multiple=profile.channel_multiple,
             floor=recipe.floor,

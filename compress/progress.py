@@ -1,4 +1,4 @@
-"""What a person sees of a training: a bar with losses and time left, or lines in a log."""
+"""What a person sees of a training: a bar with speed, losses and time left, or lines in a log."""
 
 from __future__ import annotations
 
@@ -37,17 +37,16 @@ class TrainingProgress:
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
+            TextColumn("{task.fields[speed]}"),
             TextColumn("{task.fields[losses]}"),
             console=self._console,
         )
         self._task = TaskID(0)
         self._means: dict[str, float] = {}
-        self._total = self._done = 0
+        self._total = self._done = self._images = 0
         self._begun = self._printed = 0.0
 
     def __enter__(self) -> TrainingProgress:
-        if self._console.is_terminal:
-            self._bar.start()
         return self
 
     def __exit__(
@@ -58,12 +57,14 @@ class TrainingProgress:
     ) -> None:
         self._bar.stop()
 
-    def start(self, stage: str, total: int, done: int) -> None:
-        """A stage of ``total`` steps begins, ``done`` of which were done before."""
-        self._means, self._total, self._done = {}, total, done
+    def start(self, stage: str, total: int, done: int, images: int) -> None:
+        """A stage of ``total`` steps of ``images`` each begins; ``done`` were done before."""
+        self._means, self._total, self._done, self._images = {}, total, done, images
         self._begun = self._printed = time.monotonic()
-        self._task = self._bar.add_task(stage, total=total, completed=done, losses="")
-        if not self._console.is_terminal:
+        self._task = self._bar.add_task(stage, total=total, completed=done, losses="", speed="")
+        if self._console.is_terminal:
+            self._bar.start()
+        else:
             resumed = f", resuming after step {done}" if done else ""
             self._console.print(f"{stage}: {total} steps{resumed}")
 
@@ -72,15 +73,17 @@ class TrainingProgress:
         for name, value in losses.items():
             self._means[name] = 0.95 * self._means.get(name, value) + 0.05 * value
         text = "  ".join(f"{name} {value:.3g}" for name, value in self._means.items())
-        self._bar.update(self._task, completed=step, losses=text)
         now = time.monotonic()
+        pace = (now - self._begun) / (step - self._done)  # seconds a step
+        speed = f"{self._images / pace:.3g} images/s" if pace else ""
+        self._bar.update(self._task, completed=step, losses=text, speed=speed)
         if not self._console.is_terminal and (
             now - self._printed > LINE_EVERY_S or step == self._total
         ):
             self._printed = now
-            left = (now - self._begun) / (step - self._done) * (self._total - step)
+            left = pace * (self._total - step)
             self._console.print(
-                f"  {step}/{self._total}  {left:.0f} s left  {text}", soft_wrap=True
+                f"  {step}/{self._total}  {left:.0f} s left  {speed}  {text}", soft_wrap=True
             )
 
 

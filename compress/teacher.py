@@ -1,4 +1,4 @@
-"""Train a teacher from scratch: generator and discriminator, as pix2pix."""
+"""Train a teacher from scratch: generator and discriminator, or CycleGAN's four."""
 
 from __future__ import annotations
 
@@ -6,27 +6,24 @@ from pathlib import Path
 
 import torch
 
+from compress.assemble import teacher_method
 from compress.checkpoints import save_network
-from compress.data import batches
-from compress.lineage import data_digest, recipe_digest, text_digest, write_run
-from compress.loop import Schedule
-from compress.methods.pix2pix import pix2pix
-from compress.models.discriminators import PatchDiscriminator
-from compress.models.generators import (
-    ResnetGenerator,
-    ResnetWidths,
-    initialize,
-    initialize_as_identity,
-)
+from compress.data.sampling import batches
+from compress.device import batch_threads
+from compress.distributed import is_first
+from compress.lineage import recipe_digest, text_digest, write_run
+from compress.networks import learns_statistics, make_discriminator, make_generator
 from compress.recipe import TrainRecipe
+from compress.samples import choose_samples
 from compress.stage import Progress, run_stage
 
 
-def train_teacher(recipe: TrainRecipe, out: Path, progress: Progress) -> tuple[Path, Path]:
+def train_teacher(recipe: TrainRecipe, out: Path, progress: Progress) -> tuple[Path, ...]:
     """Train until the recipe's last step; resumes what is in ``out``.
 
     Returns:
-        The generator's and the discriminator's weights, float16 safetensors.
+        The networks' weights, float16 safetensors: generator and discriminator; of a CycleGAN the
+        other direction's, too.
 
     Raises:
         ValueError: The recipe's photos are missing or damaged.
@@ -34,36 +31,32 @@ def train_teacher(recipe: TrainRecipe, out: Path, progress: Progress) -> tuple[P
     """
     pairs = recipe.data.read("train")
     torch.manual_seed(recipe.seed)
-    shape, judge = recipe.generator, recipe.discriminator
-    widths = ResnetWidths.uniform(shape.width, shape.blocks)
-    generator = ResnetGenerator(widths, norm=shape.norm)
-    if shape.initialization == "identity":
-        initialize_as_identity(generator)
-    else:
-        initialize(generator)
-    generator.train(shape.batch_statistics == "batch")
-    discriminator = initialize(PatchDiscriminator(6, judge.width, norm=judge.norm))
-    losses, training = recipe.losses, recipe.training
-    write_run(out, recipe)
+    generator = make_generator(recipe.generator)
+    generator.train(learns_statistics(recipe.generator))
+    discriminator = make_discriminator(recipe.discriminator, recipe.data.task)
+    method, networks = teacher_method(recipe, generator, discriminator)
+    training = recipe.training
+    if is_first():
+        write_run(out, recipe)
     run_stage(
         recipe.name,
-        pix2pix(
-            generator,
-            discriminator,
-            adversarial_weight=losses.adversarial,
-            reconstruction_weight=losses.reconstruction,
-            mode=losses.mode,
+        method,
+        batches(
+            pairs,
+            size=training.crop,
+            batch_size=training.batch_size,
+            seed=recipe.seed,
+            workers=batch_threads(),
         ),
-        batches(pairs, size=training.crop, batch_size=training.batch_size, seed=recipe.seed),
-        Schedule(training.steps, training.learning_rate, training.decay_from),
+        training.schedule(),
+        training.options(seed=recipe.seed),
+        student=generator,
         out=out,
-        run=text_digest(recipe_digest(recipe), data_digest(pairs)),
-        checkpoint_every=training.checkpoint_every,
+        run=text_digest(recipe_digest(recipe), pairs.digest()),
         progress=progress,
-        betas=training.betas,
-        autocast=training.autocast,
+        samples=choose_samples(recipe.data.read("test"), generator),
     )
-    paths = out / "generator.safetensors", out / "discriminator.safetensors"
-    save_network(paths[0], generator, half=True)
-    save_network(paths[1], discriminator, half=True)
-    return paths
+    if is_first():
+        for name, network in networks.items():
+            save_network(out / f"{name}.safetensors", network, half=True)
+    return tuple(out / f"{name}.safetensors" for name in networks)

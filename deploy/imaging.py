@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import io
 import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 Pixels = NDArray[np.uint8]
 """``(H, W, 3)`` or ``(N, H, W, 3)`` RGB, ``0..255``."""
@@ -22,6 +25,9 @@ SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF")
 """How files of these formats begin; ``WEBP`` follows ``RIFF`` and a length."""
 MAX_PIXELS = 24_000_000
 """Default ceiling: the largest photo of the phones people own."""
+ORIENTATION = ExifTags.Base.Orientation
+SIDEWAYS = (5, 6, 7, 8)
+"""EXIF orientations that exchange height and width."""
 
 
 class ImageError(ValueError):
@@ -47,33 +53,36 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Pixels:
         ImageFormatError: The bytes are of no allowed format.
         ImageError: They do not decode to the end.
     """
-    with warnings.catch_warnings():
-        # our own, lower limit is checked below, before decoding
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        # of broken metadata in a photo that is otherwise whole, which is no business of ours
-        warnings.simplefilter("ignore", UserWarning)
-        try:
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
-        except Image.DecompressionBombError as error:
-            raise ImageTooLargeError(
-                f"image is far larger than the limit of {max_pixels} pixels"
-            ) from error
-        except Exception as error:  # Pillow's plugins raise many kinds on hostile headers
-            if data.startswith(SIGNATURES) and (data[:4] != b"RIFF" or data[8:12] == b"WEBP"):
-                raise ImageError(f"the image is damaged ({len(data)} bytes)") from error
-            raise ImageFormatError(
-                f"not a {', '.join(FORMATS)} image ({len(data)} bytes)"
-            ) from error
-        width, height = image.size
-        if width * height > max_pixels:
-            raise ImageTooLargeError(
-                f"image is {width} x {height} = {width * height} pixels; the limit is {max_pixels}"
-            )
+    with _quiet():
+        image = _opened(data, max_pixels)
         try:
             upright = ImageOps.exif_transpose(image)
             return np.asarray(_on_white(upright), dtype=np.uint8)
         except Exception as error:
             raise ImageError(f"the {image.format} image is damaged: {error}") from error
+
+
+def inspect(data: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """Height and width of what `decode` gives, and that the file is whole, without its pixels.
+
+    Whole means: a JPEG ends as one, the checksums of a PNG hold, a WebP is as long as it says. Only
+    where that is in doubt is the image decoded. Damage inside a JPEG or WebP can pass.
+
+    Raises:
+        ImageError: As `decode`.
+    """
+    with _quiet():
+        image = _opened(data, max_pixels)
+        # Pillow decodes a PNG to look for an orientation behind the pixels: only if there is one
+        may_turn = image.format != "PNG" or any(word in data for word in (b"eXIf", b"exif", b"xmp"))
+        try:
+            turned = may_turn and image.getexif().get(ORIENTATION, 1) in SIDEWAYS
+        except Exception as error:  # Pillow's parsers raise many kinds on broken metadata
+            raise ImageError(f"the {image.format} image is damaged: {error}") from error
+    if not _is_whole(data, image.format):
+        decode(data, max_pixels=max_pixels)
+    width, height = image.size
+    return (width, height) if turned else (height, width)
 
 
 def read_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> Pixels:
@@ -121,6 +130,53 @@ def encode_png(pixels: Pixels) -> bytes:
     # level 1: a third of the time of the default for a few percent more bytes
     Image.fromarray(pixels).save(buffer, format="PNG", compress_level=1)
     return buffer.getvalue()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        # our own, lower limit is checked before decoding
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        # of broken metadata in a photo that is otherwise whole, which is no business of ours
+        warnings.simplefilter("ignore", UserWarning)
+        yield
+
+
+def _opened(data: bytes, max_pixels: int) -> Image.Image:
+    """The image of some bytes, its header read and its size checked, nothing decoded."""
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise ImageTooLargeError(
+            f"image is far larger than the limit of {max_pixels} pixels"
+        ) from error
+    except Exception as error:  # Pillow's plugins raise many kinds on hostile headers
+        if data.startswith(SIGNATURES) and (data[:4] != b"RIFF" or data[8:12] == b"WEBP"):
+            raise ImageError(f"the image is damaged ({len(data)} bytes)") from error
+        raise ImageFormatError(f"not a {', '.join(FORMATS)} image ({len(data)} bytes)") from error
+    width, height = image.size
+    if width * height > max_pixels:
+        raise ImageTooLargeError(
+            f"image is {width} x {height} = {width * height} pixels; the limit is {max_pixels}"
+        )
+    return image
+
+
+def _is_whole(data: bytes, format_name: str | None) -> bool:
+    if format_name == "JPEG":
+        # the last scan is followed by an end; in a scan itself neither marker can occur
+        return data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda")
+    if format_name == "WEBP":
+        return 8 + int.from_bytes(data[4:8], "little") <= len(data)
+    at = 8
+    while at < len(data):
+        end = at + 8 + int.from_bytes(data[at : at + 4], "big")
+        if zlib.crc32(data[at + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
+            return False
+        if data[at + 4 : at + 8] == b"IEND":
+            return True
+        at = end + 4
+    return False
 
 
 def _on_white(image: Image.Image) -> Image.Image:

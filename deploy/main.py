@@ -12,8 +12,13 @@ import sys
 from collections.abc import Sequence
 
 COMMANDS = {
+    "import": ("compress.cli", "published weights -> a network of ours (needs torch)"),
     "train": ("compress.cli", "train a teacher from a recipe (needs torch)"),
     "compress": ("compress.cli", "teacher + recipe -> student export (needs torch)"),
+    "evaluate": (
+        "compress.cli",
+        "images, network, export or bundle -> FID, LPIPS ... (needs torch)",
+    ),
     "deploy": ("deploy.cli", "student export + device profile -> bundle"),
     "inspect": ("deploy.cli", "what is in a bundle, and why this engine was chosen"),
     "check": ("devices.cli", "bundle -> latency on this machine against its budget"),

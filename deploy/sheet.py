@@ -5,18 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 
 from deploy.artifacts import Bundle, GoldenPairs
 from deploy.engines import as_host
+from deploy.grid import draw_grid
 from deploy.imaging import Pixels, from_model, to_model
 from deploy.verify import psnr
 from devices.session import open_session
 
 ROWS = 3
-GAP = 6
-HEADER = 34
-INK, PAPER = "#1d1d1f", "#ffffff"
 
 
 def write_sheet(bundle: Bundle, path: Path) -> None:
@@ -45,10 +42,10 @@ def write_sheet(bundle: Bundle, path: Path) -> None:
         f"student, {face.precision}": engine,
     }
     truth = None if golden.target is None else [golden.target[index] for index in chosen]
-    labels = {name: name + _gain(images, truth) for name, images in columns.items()}
+    drawn = {name + _gain(images, truth): images for name, images in columns.items()}
     if truth is not None:
-        columns["truth"], labels["truth"] = truth, "truth"
-    _draw(columns, labels).save(path, optimize=True)
+        drawn["truth"] = truth
+    draw_grid(drawn).save(path, optimize=True)
 
 
 def _gain(images: list[Pixels], truth: list[Pixels] | None) -> str:
@@ -57,21 +54,3 @@ def _gain(images: list[Pixels], truth: list[Pixels] | None) -> str:
     pairs = zip(images, truth, strict=True)
     mean = np.mean([psnr(a.astype("f4"), b.astype("f4"), data_range=255.0) for a, b in pairs])
     return f"  {mean:.1f} dB"
-
-
-def _draw(columns: dict[str, list[Pixels]], labels: dict[str, str]) -> Image.Image:
-    height, width = max(images[0].shape[:2] for images in columns.values())
-    rows = len(next(iter(columns.values())))
-    size = (len(columns) * (width + GAP) + GAP, HEADER + rows * (height + GAP))
-    sheet = Image.new("RGB", size, PAPER)
-    draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(size=16)
-    for column, (name, images) in enumerate(columns.items()):
-        left = GAP + column * (width + GAP)
-        draw.text((left, HEADER / 2), labels[name], fill=INK, font=font, anchor="lm")
-        for row, pixels in enumerate(images):
-            image = Image.fromarray(pixels)
-            if image.size != (width, height):  # a super-resolution input
-                image = image.resize((width, height), Image.Resampling.NEAREST)
-            sheet.paste(image, (left, HEADER + row * (height + GAP)))
-    return sheet

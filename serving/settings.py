@@ -12,6 +12,9 @@ from devices.profile import Frozen
 
 PREFIX = "POCKETGAN_"
 
+NOT_OURS = ("POCKETGAN_CACHE",)
+"""Variables of other rooms, which may be set where a server starts: here, of ``compress``."""
+
 
 class ServingSettings(Frozen):
     """How one server listens, and what it takes from a client.
@@ -58,7 +61,7 @@ def read_settings(environ: Mapping[str, str]) -> ServingSettings:
     given = {
         name.removeprefix(PREFIX): value
         for name, value in environ.items()
-        if name.startswith(PREFIX)
+        if name.startswith(PREFIX) and name not in NOT_OURS
     }
     for name in sorted(given.keys() - known):
         close = difflib.get_close_matches(name, known, n=1)

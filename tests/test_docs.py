@@ -36,12 +36,13 @@ def methods() -> list[str]:
 
 
 def recipe_keys() -> list[str]:
-    """The fields of every model in compress.recipe, read without importing torch."""
-    tree = ast.parse((ROOT / "compress" / "recipe.py").read_text())
+    """The fields of every model of a recipe, read without importing torch."""
+    files = [ROOT / "compress" / "recipe.py", *(ROOT / "compress" / "schema").glob("*.py")]
     return sorted(
         {
             field.target.id
-            for model in tree.body
+            for path in files
+            for model in ast.parse(path.read_text()).body
             if isinstance(model, ast.ClassDef)
             for field in model.body
             if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)

@@ -6,26 +6,25 @@ space by 1x1 connectors and compared in the discriminator's feature space; and t
 which goes on learning beside the student, gives it an adversarial signal.
 
 The paper's intent, not its released code, where the adversarial term sees the teacher's image (so
-that the student gets no gradient) and the discriminator's tap never fires. Two deviations: what the
-paper measures with VGG features (style, feature) is here the mean absolute difference to the
-teacher's image and to the truth; and the teacher starts trained, so it is frozen by default.
+that the student gets no gradient), the discriminator's tap never fires for pairs, and the weights
+of style and feature change places.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from compress.features import forward_with_features
+from compress.features import as_generator, tap_channels
 from compress.loop import Losses, Method, Outputs
 from compress.losses import AdversarialMode, generator_loss
-from compress.methods.l1 import image_losses
-from compress.methods.online import online_distillation
-from compress.methods.pix2pix import pair
-from compress.models.discriminators import PatchDiscriminator
+from compress.methods.likeness import Likeness, Look, likeness_losses
+from compress.methods.pix2pix import see
+from compress.methods.teaching import Teaching, distillation
+from compress.models.families import Discriminator
 
 
 class DiscriminatorFeatureLoss(nn.Module):
@@ -35,7 +34,7 @@ class DiscriminatorFeatureLoss(nn.Module):
     trained ones may agree on a constant.
 
     Args:
-        channels: ``{layer: (teacher_channels, student_channels)}``.
+        channels: (teacher's, student's) channels of each layer.
         features: The discriminator up to its feature layer, as a function so that its
             parameters are not this module's to train.
         image_channels: Channels the discriminator takes.
@@ -43,106 +42,75 @@ class DiscriminatorFeatureLoss(nn.Module):
 
     def __init__(
         self,
-        channels: Mapping[str, tuple[int, int]],
+        channels: Sequence[tuple[int, int]],
         features: Callable[[Tensor], Tensor],
         image_channels: int,
     ) -> None:
         super().__init__()
         self.features = features
-        self.layers = tuple(channels)
-        # lists, not dicts: layer names contain dots, which ModuleDict refuses
         self.teacher = nn.ModuleList(
-            nn.Conv2d(c, image_channels, 1, bias=False).requires_grad_(False)
-            for c, _ in channels.values()
+            nn.Conv2d(c, image_channels, 1, bias=False).requires_grad_(False) for c, _ in channels
         )
         self.student = nn.ModuleList(
             nn.Sequential(
                 nn.Conv2d(c, image_channels, 1, bias=False), nn.BatchNorm2d(image_channels)
             )
-            for _, c in channels.values()
+            for _, c in channels
         )
 
-    def forward(self, teacher: Mapping[str, Tensor], student: Mapping[str, Tensor]) -> Tensor:
-        """Compare activations ``{layer: (B, C, H, W)}``; the teacher generator gets no gradient."""
+    def forward(self, teacher: Sequence[Tensor], student: Sequence[Tensor]) -> Tensor:
+        """Compare feature maps, (B, C, H, W) each; the teacher generator gets no gradient."""
         distances = []
-        for layer, project_teacher, project_student in zip(
-            self.layers, self.teacher, self.student, strict=True
+        for theirs, ours, project_teacher, project_student in zip(
+            teacher, student, self.teacher, self.student, strict=True
         ):
-            seen = F.relu(project_student(student[layer]))  # (B, image_channels, H/4, W/4)
+            seen = F.relu(project_student(ours))  # (B, image_channels, H, W)
             with torch.no_grad():
-                wanted = self.features(F.relu(project_teacher(teacher[layer])))
+                wanted = self.features(F.relu(project_teacher(theirs)))
             distances.append(F.l1_loss(self.features(seen).float(), wanted.float()))
         return torch.stack(distances).sum()
 
 
 def dcd(
+    teaching: Teaching,
     teacher: nn.Module,
     student: nn.Module,
-    discriminator: PatchDiscriminator,
     *,
-    layers: tuple[str, ...],
     dcd_weight: float = 1.0,
     adversarial_weight: float = 1.0,
-    imitation_weight: float = 10.0,
-    reconstruction_weight: float = 0.0,
-    discriminator_every: int = 1,
-    online_teacher: bool = False,
+    likeness: Likeness = Likeness(style=1e4, feature=10.0),  # noqa: B008  frozen
+    look: Look | None = None,
     mode: AdversarialMode = "lsgan",
 ) -> Method:
-    """DCD on top of online distillation.
+    """DCD on top of a teaching with a discriminator.
 
     Args:
-        teacher: Generator to follow.
-        student: Generator that follows; has the same layers, of any width.
-        discriminator: The teacher's, judging pairs.
-        layers: Layers whose activations are compared.
+        teaching: The teacher's side; shows the feature maps of ``teacher.taps``.
+        teacher: The generator behind it.
+        student: Generator that follows; has feature maps of the same sizes.
         dcd_weight: Weight of the comparison (the paper's lambda_CD).
         adversarial_weight: Weight of deceiving the discriminator.
-        imitation_weight: Weight of the difference to the teacher's image.
-        reconstruction_weight: Weight of the difference to the truth.
-        discriminator_every: Steps between updates of the discriminator and an online teacher.
-        online_teacher: Whether the teacher goes on learning.
+        likeness: Weights of the comparisons of images.
+        look: Perceptual features, where a weight needs them.
         mode: Form of the adversarial losses.
+
+    Raises:
+        ValueError: The teaching has no discriminator, or the networks do not fit each other.
     """
+    discriminator = teaching.discriminator
+    if not isinstance(discriminator, Discriminator):
+        raise ValueError("dcd looks through a discriminator, and this teaching has none to give")
     feature_loss = DiscriminatorFeatureLoss(
-        _channels(teacher, student, layers), discriminator.features, discriminator.channels
+        tap_channels(teacher, student), discriminator.features, discriminator.channels
     )
 
-    def student_objective(outputs: Outputs) -> Losses:
-        scores = discriminator(pair(outputs.batch, outputs.student)).float()
-        features = feature_loss(outputs.teacher_features, outputs.student_features)
-        return {
-            "adversarial": adversarial_weight * generator_loss(scores, mode),
-            "dcd": dcd_weight * features,
-            **image_losses(
-                outputs,
-                imitation_weight=imitation_weight,
-                reconstruction_weight=reconstruction_weight,
-            ),
-        }
+    def objective(outputs: Outputs) -> Losses:
+        scores = discriminator(see(discriminator, outputs.batch, outputs.student)).float()
+        losses = {"adversarial": adversarial_weight * generator_loss(scores, mode)}
+        if dcd_weight:
+            features = feature_loss(outputs.teacher_features, outputs.student_features)
+            losses["dcd"] = dcd_weight * features
+        return losses | likeness_losses(outputs, likeness, look)
 
-    return online_distillation(
-        teacher,
-        student,
-        discriminator,
-        student_objective,
-        helpers=feature_loss,
-        layers=layers,
-        discriminator_every=discriminator_every,
-        online_teacher=online_teacher,
-        mode=mode,
-    )
-
-
-def _channels(
-    teacher: nn.Module, student: nn.Module, layers: tuple[str, ...]
-) -> dict[str, tuple[int, int]]:
-    """Channels of each layer in both networks, from a dry run rather than from a formula."""
-    probe = torch.zeros(1, 3, 64, 64)
-    modes = teacher.training, student.training
-    teacher.eval(), student.eval()
-    with torch.no_grad():
-        _, theirs = forward_with_features(teacher, probe, layers)
-        _, ours = forward_with_features(student, probe, layers)
-    teacher.train(modes[0]), student.train(modes[1])
-    return {layer: (theirs[layer].shape[1], ours[layer].shape[1]) for layer in layers}
+    taps = as_generator(student).taps
+    return distillation(teaching, student, objective, layers=taps, helpers=feature_loss)

@@ -1,6 +1,8 @@
-"""pix2pix: how a teacher is made (Isola et al., 2017).
+"""pix2pix: how a teacher is made from pairs (Isola et al., 2017); SRGAN's too (Ledig et al., 2017).
 
-A generator and a conditional discriminator alternate; the generator also stays near the truth.
+A generator and a discriminator alternate; the generator also stays near the truth. A discriminator
+that takes twice an image's channels judges pairs of source and image, as pix2pix's does; one that
+takes an image's judges the image alone, as SRGAN's does.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 
 from compress.loop import Batch, Losses, Method, Outputs, Update
 from compress.losses import AdversarialMode, discriminator_loss, generator_loss
+from compress.methods.likeness import Look, feature_loss
 
 
 def pix2pix(
@@ -19,15 +22,19 @@ def pix2pix(
     *,
     adversarial_weight: float = 1.0,
     reconstruction_weight: float = 100.0,
+    feature_weight: float = 0.0,
+    look: Look | None = None,
     mode: AdversarialMode = "lsgan",
 ) -> Method:
     """Train a generator on pairs.
 
     Args:
-        generator: (B, 3, H, W) -> (B, 3, H, W).
-        discriminator: Judges pairs, (B, 6, H, W).
-        adversarial_weight: Weight of the adversarial loss.
-        reconstruction_weight: Weight of the mean absolute difference to the truth.
+        generator: (B, 3, H, W) -> (B, 3, scale * H, scale * W).
+        discriminator: Judges pairs, (B, 6, H, W), or images, (B, 3, H, W).
+        adversarial_weight: Weight of the adversarial loss; pix2pix 1, SRGAN 0.001.
+        reconstruction_weight: Weight of the mean absolute difference to the truth; 100 and 1.
+        feature_weight: Weight of the same of perceptual features; SRGAN's content loss.
+        look: The perceptual network, where it has a weight.
         mode: Form of the adversarial losses.
     """
 
@@ -36,10 +43,13 @@ def pix2pix(
         return Outputs(batch, teacher=image, student=image)
 
     def discriminator_objective(outputs: Outputs) -> Losses:
-        return discriminator_losses(discriminator, outputs.batch, outputs.student.detach(), mode)
+        batch = outputs.batch
+        return discriminator_losses(
+            discriminator, batch, truth(batch), outputs.student.detach(), mode
+        )
 
     def generator_objective(outputs: Outputs) -> Losses:
-        return generator_losses(
+        losses = generator_losses(
             discriminator,
             outputs.batch,
             outputs.student,
@@ -47,6 +57,10 @@ def pix2pix(
             adversarial_weight=adversarial_weight,
             reconstruction_weight=reconstruction_weight,
         )
+        if feature_weight:
+            difference = feature_loss(outputs.batch, outputs.student, truth(outputs.batch), look)
+            losses["feature"] = feature_weight * difference
+        return losses
 
     return Method(
         networks={"discriminator": discriminator, "generator": generator},
@@ -59,11 +73,12 @@ def pix2pix(
 
 
 def discriminator_losses(
-    discriminator: nn.Module, batch: Batch, image: Tensor, mode: AdversarialMode
+    discriminator: nn.Module, batch: Batch, real: Tensor, fake: Tensor, mode: AdversarialMode
 ) -> Losses:
-    """A conditional discriminator's loss on the truth and on a detached image, (B, 3, H, W)."""
-    real, fake = discriminator(pair(batch, truth(batch))), discriminator(pair(batch, image))
-    return {"adversarial": discriminator_loss(real.float(), fake.float(), mode)}
+    """A discriminator's loss on real and on fake images, (B, 3, H, W), without their graphs."""
+    of_real = discriminator(see(discriminator, batch, real.detach())).float()
+    of_fake = discriminator(see(discriminator, batch, fake.detach())).float()
+    return {"adversarial": discriminator_loss(of_real, of_fake, mode)}
 
 
 def generator_losses(
@@ -76,20 +91,44 @@ def generator_losses(
     reconstruction_weight: float = 100.0,
 ) -> Losses:
     """A generator's losses on its own image, (B, 3, H, W): deceive, and stay near the truth."""
-    fake = discriminator(pair(batch, image))
+    fake = discriminator(see(discriminator, batch, image))
     return {
         "adversarial": adversarial_weight * generator_loss(fake.float(), mode),
         "reconstruction": reconstruction_weight * F.l1_loss(image.float(), truth(batch)),
     }
 
 
-def pair(batch: Batch, image: Tensor) -> Tensor:
-    """What a conditional discriminator sees: (B, 3, H, W) twice -> (B, 6, H, W)."""
-    return torch.cat([batch.source, image.to(batch.source.dtype)], dim=1)
+def see(discriminator: nn.Module, batch: Batch, image: Tensor) -> Tensor:
+    """What a discriminator sees of an image: it alone, or after its source.
+
+    Args:
+        discriminator: Takes ``channels`` channels.
+        batch: Where the image comes from.
+        image: (B, C, H, W).
+
+    Raises:
+        ValueError: The discriminator takes neither C nor 2 C channels, or the source has
+            another size.
+    """
+    image = image.to(batch.source.dtype)
+    channels = discriminator.channels
+    if channels == image.shape[1]:
+        return image
+    if channels != image.shape[1] + batch.source.shape[1]:
+        raise ValueError(
+            f"a discriminator of {channels} channels fits neither images ({image.shape[1]}) nor "
+            f"pairs ({image.shape[1] + batch.source.shape[1]})"
+        )
+    if image.shape[2:] != batch.source.shape[2:]:
+        raise ValueError(
+            f"source {tuple(batch.source.shape[2:])} and image {tuple(image.shape[2:])} make no "
+            f"pair; a discriminator of {image.shape[1]} channels judges images alone"
+        )
+    return torch.cat([batch.source, image], dim=1)
 
 
 def truth(batch: Batch) -> Tensor:
-    """The ground truth of a paired batch.
+    """The ground truth of a paired batch; of an unpaired one, images of the other domain.
 
     Raises:
         ValueError: The batch has none.

@@ -1,5 +1,3 @@
-from dataclasses import dataclass
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,6 +12,7 @@ from compress.models.generators import (  # noqa: E402
     initialize,
 )
 from devices.profile import load_profile  # noqa: E402
+from tests.compress.small import Silent as Silent  # noqa: E402
 
 RECIPE = """
 verb = "compress"
@@ -55,20 +54,6 @@ checkpoint_every = 2
 psnr_db = 20.0
 truth_drop_db = 3.0
 """
-
-
-@dataclass
-class Silent:
-    """A progress that keeps what it is told."""
-
-    started: tuple = ()
-    steps: int = 0
-
-    def start(self, stage, total, done):
-        self.started = stage, total, done
-
-    def step(self, step, losses):
-        self.steps += 1
 
 
 def tiny_generator(width=8, *, norm="batch", blocks=9, seed=0):

@@ -11,9 +11,13 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
+from safetensors import safe_open
 
-from compress.checkpoints import load_network
+from compress.checkpoints import load_network, save_network
 from compress.export import to_onnx
+from compress.models.blocks import initialize
+from compress.models.srvgg import SrvggNet, SrvggWidths
+from compress.models.unet import UnetGenerator, UnetWidths
 from compress.pipeline import run
 from compress.recipe import CompressRecipe, TrainRecipe, load_recipe
 from compress.teacher import train_teacher
@@ -203,6 +207,7 @@ family = "patchgan"
 width = 4
 norm = "instance"
 [losses]
+name = "pix2pix"
 adversarial = 1.0
 reconstruction = 100.0
 mode = "hinge"
@@ -257,3 +262,139 @@ def _wait_for_line(log, step, process):
             return
         time.sleep(0.01)
     raise AssertionError(f"step {step} was never logged (exit {process.poll()})")
+
+
+PHOTOS = """
+[data]
+kind = "photos"
+train = "{folder}/train"
+test = "{folder}/test"
+"""
+
+UNPAIRED = """
+[data]
+kind = "unpaired"
+train_source = "{folder}/train"
+train_target = "{folder}/test"
+test_source = "{folder}/test"
+test_target = "{folder}/train"
+"""
+
+UPSCALE = """
+[data]
+kind = "super_resolution"
+train = "{folder}/train"
+test = "{folder}/test"
+scale = 2
+"""
+
+SMALL_UPSCALER = """
+[student]
+family = "srvgg"
+width = 4
+blocks = 4
+scale = 2
+"""
+
+
+def recipe_of(workshop, data, *, method, teacher, student=None, image_size=64):
+    """The tiny recipe with other data, another method and another student."""
+    text = (workshop / "tiny.toml").read_text()
+    parts = {table.split("]")[0]: "[" + table for table in text.split("\n[")[1:]}
+    parts = {name: part for name, part in parts.items() if not name.startswith("data")}
+    parts["method"], parts["teacher"] = method, "[teacher]\n" + teacher
+    if student is not None:
+        parts["pruning"] = student
+    head = text.split("\n[")[0].replace("image_size = 64", f"image_size = {image_size}")
+    made = "\n".join([head, data.format(folder=workshop), *parts.values()])
+    path = workshop / "other.toml"
+    path.write_text(made.replace("steps = 6", "steps = 2").replace("crop = 96", "crop = 64"))
+    return load_recipe(str(path), CompressRecipe)[0]
+
+
+CRD = """
+[method]
+name = "crd"
+relation = 1.0
+adversarial = 1.0
+feature = 1.0
+perceptual = "discriminator"
+"""
+
+IMITATE = '[method]\nname = "l1"\nimitation = 1.0\n'
+
+
+def test_a_teacher_and_photos_are_enough(workshop, cpu):
+    generator = f'generator = "{workshop}/generator.safetensors"'
+    crd = (
+        '[method]\nname = "crd"\nrelation = 1.0\nadversarial = 1.0\nperceptual = "discriminator"\n'
+    )
+    recipe = recipe_of(workshop, PHOTOS, method=crd + "feature = 1.0", teacher=generator)
+    export, _ = run(recipe, cpu, workshop / "b" / "cpu" / "export", Silent())
+    face = export.manifest
+    assert (face.model.task, face.student, face.teacher.psnr_db) == ("teacher_only", None, None)
+    assert GoldenPairs.read(export.golden).target is None
+    log = rows(export.path.parent / "train" / "metrics.jsonl")
+    assert {"discriminator/adversarial", "student/feature", "student/rows"} <= set(log[0])
+
+
+def test_unpaired_images_have_no_truth(workshop, cpu):
+    generator = f'generator = "{workshop}/generator.safetensors"'
+    recipe = recipe_of(workshop, UNPAIRED, method=IMITATE, teacher=generator)
+    export, _ = run(recipe, cpu, workshop / "b" / "cpu" / "export", Silent())
+    assert export.manifest.model.task == "unpaired"
+    assert export.manifest.student is None
+
+
+def test_a_student_that_upscales(workshop, cpu):
+    torch.manual_seed(0)
+    save_network(
+        workshop / "large.safetensors", initialize(SrvggNet(SrvggWidths.uniform(8, 4), scale=2))
+    )
+    generator = f'generator = "{workshop}/large.safetensors"'
+    recipe = recipe_of(
+        workshop, UPSCALE, method=IMITATE, teacher=generator, student=SMALL_UPSCALER, image_size=32
+    )
+    export, _ = run(recipe, cpu, workshop / "b" / "cpu" / "export", Silent())
+    golden = GoldenPairs.read(export.golden)
+    assert export.manifest.model.scale == 2
+    assert golden.source.shape[1:3] == (32, 32)
+    assert golden.target.shape[1:3] == golden.teacher.shape[1:3] == (64, 64)
+
+
+def test_pruning_and_training_alternate(workshop, cpu):
+    text = (workshop / "tiny.toml").read_text()
+    (workshop / "tiny.toml").write_text(text.replace("[pruning]", "[pruning]\nrounds = 2"))
+    export, _ = run(read(workshop), cpu, workshop / "b" / "cpu" / "export", Silent())
+    train = workshop / "b" / "cpu" / "train"
+    first, last = (load_state_widths(train / at) for at in ("round-1", "."))
+    assert len(rows(train / "round-1" / "metrics.jsonl")) == 3
+    assert len(rows(train / "metrics.jsonl")) == 3
+    assert sum(first) > sum(last)
+    assert export.manifest.teacher.macs / export.manifest.model.macs >= 2.0
+
+
+def load_state_widths(folder):
+    """Channels out of every convolution of the student in a state."""
+    with safe_open(folder / "state.safetensors", framework="pt") as file:
+        names = [n for n in file.keys() if n.startswith("network/student/0.")]  # noqa: SIM118
+        return [file.get_slice(n).get_shape()[0] for n in names if n.endswith("weight")]
+
+
+def test_a_size_that_does_not_suit_the_teacher_is_refused(workshop, cpu):
+    text = (workshop / "tiny.toml").read_text()
+    torch.manual_seed(0)
+    unet = initialize(UnetGenerator(UnetWidths.uniform(4, 8)))
+    save_network(workshop / "generator.safetensors", unet)
+    (workshop / "tiny.toml").write_text(text)
+    with pytest.raises(ValueError, match="image_size = 64 does not suit the teacher: a multiple"):
+        run(read(workshop), cpu, workshop / "export", Silent())
+
+
+def test_a_recipe_without_a_student_is_refused(workshop):
+    text = (workshop / "tiny.toml").read_text()
+    (workshop / "tiny.toml").write_text(
+        text.replace('[pruning]\nmacs_reduction = 2.0\nimportance = "magnitude"\n', "")
+    )
+    with pytest.raises(ValueError, match=r"give \[pruning\] or \[student\], one of them"):
+        read(workshop)

@@ -2,7 +2,8 @@ import numpy as np
 from PIL import Image
 
 from deploy.artifacts import GoldenPairs
-from deploy.sheet import GAP, HEADER, write_sheet
+from deploy.grid import GAP, HEADER
+from deploy.sheet import write_sheet
 
 
 def test_a_sheet_shows_input_teacher_student_engine_and_truth(sealed_bundle, tmp_path):

@@ -9,6 +9,10 @@ def test_an_empty_environment_gives_the_defaults():
     assert read_settings({"PATH": "/bin", "HOME": "/"}) == ServingSettings()
 
 
+def test_a_variable_of_another_room_is_not_ours():
+    assert read_settings({"POCKETGAN_CACHE": "/var/cache"}) == ServingSettings()
+
+
 def test_by_default_only_this_machine_is_answered():
     assert ServingSettings().host == "127.0.0.1"
 

@@ -1,0 +1,1 @@
+"""Images to train on and to be measured on, whatever folders they lie in."""

@@ -1,0 +1,1 @@
+"""How good images are: against the truth pair by pair, or against a set as a whole."""

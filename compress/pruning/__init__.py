@@ -1,0 +1,1 @@
+"""Structured pruning: whole channels go, weights are inherited, the graph stays dense."""

@@ -1,0 +1,1 @@
+"""What recipes may say: strict models, one file per table of the TOML."""
