@@ -49,7 +49,9 @@ def run(name: str, args: argparse.Namespace) -> int:
     settings = read_settings(os.environ)
     given = {key: getattr(args, key) for key in ("host", "port")}
     settings = settings.model_copy(update={k: v for k, v in given.items() if v is not None})
-    logging.basicConfig(level=settings.log_level.upper())
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s"
+    )
     bundle = read_bundle(args.bundle)
 
     failures: list[Exception] = []
@@ -62,6 +64,8 @@ def run(name: str, args: argparse.Namespace) -> int:
     server = uvicorn.Server(
         uvicorn.Config(
             create_app(bundle, settings, on_failure=stop),
+            # its own would close the handlers of everybody else in the process
+            log_config=None,
             log_level=settings.log_level,
             ws="none",
             server_header=False,

@@ -1,5 +1,7 @@
 """Tiny networks of every family that can be pruned."""
 
+import functools
+
 import torch
 from torch import nn
 
@@ -10,6 +12,7 @@ from compress.models.rrdb import RrdbNet, RrdbWidths
 from compress.models.srgan import SrganGenerator, SrganWidths
 from compress.models.srvgg import SrvggNet, SrvggWidths
 from compress.models.unet import DeepestUnetGenerator, DeepestUnetWidths, UnetGenerator, UnetWidths
+from compress.pruning.structure import structure
 
 RESNET = ResnetWidths.uniform(16, 2)
 MAKE = {
@@ -49,3 +52,9 @@ def network(name, seed=0):
 def image(size=32, count=1, seed=1):
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(count, 3, size, size, generator=generator) * 2 - 1
+
+
+@functools.cache
+def structure_of(name):
+    """Found once: half of what these tests compute."""
+    return structure(network(name))

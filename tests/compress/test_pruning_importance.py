@@ -10,7 +10,7 @@ from compress.models.discriminators import PatchDiscriminator
 from compress.models.generators import ResnetGenerator, ResnetWidths
 from compress.pruning.importance import by_effect, magnitude, make_ranking, scale
 from compress.pruning.structure import structure, without
-from tests.compress.pruned import MAKE, image, network
+from tests.compress.pruned import MAKE, image, network, structure_of
 
 BATCHES = [Batch(image(32, count=2, seed=seed)) for seed in range(3)]
 HEAD = "model.15"  # of a ResNet of two blocks: what the last convolution reads
@@ -32,12 +32,14 @@ def judge(channels=6):
 def test_every_channel_of_every_family_has_a_score(name, importance):
     net = network(name).train()
     upscales = net.scale > 1
-    scores = rankings(
-        net, importance, batches=BATCHES[:1], discriminator=judge(3 if upscales else 6)
+    whole = structure_of(name)
+    ranking = make_ranking(
+        importance, batches=BATCHES[:1], discriminator=judge(3 if upscales else 6)
     )
-    assert {n: len(s) for n, s in scores.items()} == structure(net).widths
-    assert all(torch.isfinite(s).all() and (s >= 0).all() for s in scores.values())
-    assert all(s.max() > 0 for s in scores.values())
+    scores = ranking(net, whole)
+    assert [len(s) for s in scores] == [c.channels for c in whole.couplings]
+    assert all(torch.isfinite(s).all() and (s >= 0).all() for s in scores)
+    assert all(s.max() > 0 for s in scores)
     assert net.training
     assert not any(p.grad is not None for p in net.parameters())
 

@@ -15,7 +15,7 @@ from compress.pruning.budget import macs_budget, plan
 from compress.pruning.importance import magnitude
 from compress.pruning.prune import prune
 from compress.pruning.structure import structure, without
-from tests.compress.pruned import MAKE, image, network
+from tests.compress.pruned import MAKE, image, network, structure_of
 
 
 def some_gone(whole, seed=3):
@@ -52,7 +52,7 @@ def silenced(net, whole, gone, images):
 @pytest.mark.parametrize("name", MAKE)
 def test_removing_channels_is_not_reading_them(name):
     net = network(name)
-    whole = structure(net)
+    whole = structure_of(name)
     gone = some_gone(whole)
     with torch.no_grad():
         made = without(net, whole, gone)(image())
@@ -81,7 +81,7 @@ def test_a_pruned_network_is_one_of_its_family(name, multiple, tmp_path):
 @pytest.mark.parametrize("name", MAKE)
 def test_every_layer_but_the_last_can_be_narrowed(name):
     net = network(name)
-    whole = structure(net)
+    whole = structure_of(name)
     small = without(net, whole, [range(1, c.channels) for c in whole.couplings])
     convolutions = [m for m in small.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
     wide = [c for c in convolutions if c.out_channels not in (1, 2, 3, 4)]
@@ -115,7 +115,7 @@ def test_a_channel_before_a_pixel_shuffle_is_four():
 
 
 def test_what_is_concatenated_into_a_stream_is_two_couplings():
-    whole = structure(network("deepest_unet"))
+    whole = structure_of("deepest_unet")
     joined = [
         c
         for c in whole.couplings
@@ -140,7 +140,7 @@ def test_what_is_concatenated_into_a_stream_is_two_couplings():
     ],
 )
 def test_what_is_inside_residual_blocks(name, inner):
-    assert {c.name for c in structure(network(name)).couplings if c.inner} == inner
+    assert {c.name for c in structure_of(name).couplings if c.inner} == inner
 
 
 def test_nothing_is_left_of_the_network_it_looked_at():

@@ -33,7 +33,7 @@ def test_it_is_the_formula_of_the_paper_however_it_is_cut(monkeypatch, chunk):
     student, teacher = parts(1).requires_grad_(), parts(2)
     wanted = as_written(student, teacher)
     got = relation_loss(student[None], teacher[None])
-    assert float(got) == pytest.approx(float(wanted), rel=1e-5)
+    assert got.item() == pytest.approx(wanted.item(), rel=1e-5)
     ours, theirs = torch.autograd.grad(got, student)[0], torch.autograd.grad(wanted, student)[0]
     assert torch.allclose(ours, theirs, atol=1e-7)
 
