@@ -269,6 +269,14 @@ def test_learning_rate_holds_and_then_falls_to_zero():
     assert schedule.rate(10) == pytest.approx(1 / 6)
 
 
+def test_the_learning_rate_is_that_of_the_papers():
+    # 100 epochs constant and 100 linear, as their schedulers count them from 0
+    schedule = Schedule(steps=200, learning_rate=1.0, decay_from=0.5)
+    assert schedule.rate(100) == 1.0
+    assert schedule.rate(101) == pytest.approx(1 - 1 / 101)
+    assert schedule.rate(200) == pytest.approx(1 - 100 / 101)
+
+
 def test_dcd_of_equal_features_and_connectors_is_zero():
     loss = DiscriminatorFeatureLoss([(5, 5)], tiny_discriminator().features, 6).eval()
     with torch.no_grad():
