@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         extra = module.partition(".")[0]
         command.exit(2, f"pocketgan {name} needs {package}: pip install 'pocketgan[{extra}]'\n")
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
         # what a user can mend: the message says what was wrong and what to try
         command.exit(2, f"pocketgan {name}: {error}\n")
     except KeyboardInterrupt:

@@ -74,7 +74,7 @@ def test_the_status_of_the_command_is_the_status_of_the_program(a_room):
     assert main(["inspect", "fast"]) == 0
 
 
-@pytest.mark.parametrize("kind", [ValueError, OSError, RuntimeError])
+@pytest.mark.parametrize("kind", [ValueError, OSError, RuntimeError, FloatingPointError])
 def test_what_a_user_can_mend_is_said_in_one_line(kind, a_room, capsys):
     def run(name, options):
         raise kind("image_size = -1: must be positive; 256 is usual")
