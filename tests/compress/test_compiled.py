@@ -90,6 +90,14 @@ def test_a_gpu_without_triton_says_what_to_install(monkeypatch):
         require_compiler(torch.device("cuda"))
 
 
+def test_a_path_that_torch_cannot_link_says_so(monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: name)
+    monkeypatch.setattr("pathlib.Path.is_file", lambda path: True)
+    monkeypatch.setattr(torch, "__file__", "/home/a b/torch/__init__.py")
+    with pytest.raises(ValueError, match="links against /home/a b/torch, and torch does not quote"):
+        require_compiler(CPU)
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # of torch's own older parts
 def test_a_compiled_stage_resumes_exactly_and_agrees_with_an_eager_one(tmp_path):

