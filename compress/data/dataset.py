@@ -7,9 +7,9 @@ from typing import Literal, Protocol
 
 import numpy as np
 
+from deploy.artifacts import Task
 from deploy.imaging import Pixels
 
-Task = Literal["paired", "unpaired", "super_resolution", "teacher_only"]
 Split = Literal["train", "test"]
 
 Example = tuple[Pixels, Pixels | None]

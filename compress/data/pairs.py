@@ -11,8 +11,9 @@ import numpy as np
 
 from compress.data.augment import Jitter, cut, fit_short_side, turned
 from compress.data.cache import PixelCache
-from compress.data.dataset import Example, Task, cut_whole
+from compress.data.dataset import Example, cut_whole
 from compress.data.folders import Broken, File, files_digest, match_names, open_folder, settle
+from deploy.artifacts import Task
 from deploy.imaging import Pixels
 
 Pair = tuple[Pixels, Pixels]

@@ -12,7 +12,7 @@ from PIL import Image
 
 from compress.data.augment import cut, fit_short_side, turned
 from compress.data.cache import PixelCache
-from compress.data.dataset import Example, Task, cut_whole
+from compress.data.dataset import Example, cut_whole
 from compress.data.folders import (
     Broken,
     File,
@@ -21,6 +21,7 @@ from compress.data.folders import (
     open_folder,
     settle,
 )
+from deploy.artifacts import Task
 from deploy.imaging import Pixels
 
 

@@ -10,12 +10,13 @@ from pydantic import Field, NonNegativeFloat, PositiveInt
 from compress.data.augment import Jitter
 from compress.data.cache import DEFAULT_MIB, PixelCache
 from compress.data.damage import Damage
-from compress.data.dataset import Dataset, Split, Task
+from compress.data.dataset import Dataset, Split
 from compress.data.folders import Broken, open_folder
 from compress.data.pairs import paired_folders, paired_halves
 from compress.data.photos import Photos, Restoration
 from compress.data.superresolution import super_resolution
 from compress.data.unpaired import Unpaired
+from deploy.artifacts import Task
 from devices.profile import Frozen
 
 
@@ -37,6 +38,27 @@ class Reading(Frozen):
 
     broken: Broken = "refuse"
     cache_mib: PositiveInt = DEFAULT_MIB
+
+
+class Cutting(Reading):
+    """How squares are cut from images that stay upright; see `compress.data.augment.Jitter`.
+
+    Attributes:
+        load: Length of the shorter side before a crop is cut, in pixels. Left out, 286/256 of the
+            crop; of photos, crops are then cut at the photo's own scale or up to twofold shrunk.
+        mirror: Whether half of the crops are mirrored.
+        size: Length of the shorter side that held-back images are resized to, in pixels; left out,
+            they stay as they are.
+    """
+
+    load: PositiveInt | None = None
+    mirror: bool = True
+    size: PositiveInt | None = None
+
+    @property
+    def jitter(self) -> Jitter:
+        """The same for `compress.data`."""
+        return Jitter(self.load, self.mirror, self.size)
 
 
 class RestorationData(Reading):
@@ -64,7 +86,7 @@ class RestorationData(Reading):
         return Restoration(folder, PixelCache(self.cache_mib), Damage(**self.damage.model_dump()))
 
 
-class PairedData(Reading):
+class PairedData(Cutting):
     """Folders whose files pair by name.
 
     Attributes:
@@ -72,10 +94,6 @@ class PairedData(Reading):
         train_target: What they should become.
         test_source: Other inputs, to be measured on.
         test_target: What those should become.
-        load: See `compress.data.augment.Jitter`.
-        mirror: Whether half of the crops are mirrored.
-        size: Length of the shorter side that held-back images are resized to, in pixels; left out,
-            they stay as they are.
     """
 
     kind: Literal["paired"]
@@ -83,9 +101,6 @@ class PairedData(Reading):
     train_target: Path
     test_source: Path
     test_target: Path
-    load: PositiveInt | None = None
-    mirror: bool = True
-    size: PositiveInt | None = None
 
     @property
     def task(self) -> Task:
@@ -98,32 +113,25 @@ class PairedData(Reading):
         return paired_folders(
             self.train_source if train else self.test_source,
             self.train_target if train else self.test_target,
-            Jitter(self.load, self.mirror, self.size),
+            self.jitter,
             broken=self.broken,
             cache=PixelCache(self.cache_mib),
         )
 
 
-class HalvesData(Reading):
+class HalvesData(Cutting):
     """Folders of files that hold source and truth side by side, as pix2pix packs them.
 
     Attributes:
         train: Files to learn from.
         test: Other files, to be measured on.
         source: The half that is translated.
-        load: See `compress.data.augment.Jitter`.
-        mirror: Whether half of the crops are mirrored.
-        size: Length of the shorter side that held-back images are resized to, in pixels; left out,
-            they stay as they are.
     """
 
     kind: Literal["halves"]
     train: Path
     test: Path
     source: Literal["left", "right"]
-    load: PositiveInt | None = None
-    mirror: bool = True
-    size: PositiveInt | None = None
 
     @property
     def task(self) -> Task:
@@ -135,13 +143,13 @@ class HalvesData(Reading):
         return paired_halves(
             self.train if split == "train" else self.test,
             self.source,
-            Jitter(self.load, self.mirror, self.size),
+            self.jitter,
             broken=self.broken,
             cache=PixelCache(self.cache_mib),
         )
 
 
-class UnpairedData(Reading):
+class UnpairedData(Cutting):
     """Folders of two domains; source is translated to look like target.
 
     Attributes:
@@ -149,10 +157,6 @@ class UnpairedData(Reading):
         train_target: Images of domain B to learn from.
         test_source: Other images of domain A, to be measured on.
         test_target: Other images of domain B, to be compared with.
-        load: See `compress.data.augment.Jitter`.
-        mirror: Whether half of the crops are mirrored.
-        size: Length of the shorter side that held-back images are resized to, in pixels; left out,
-            they stay as they are.
     """
 
     kind: Literal["unpaired"]
@@ -160,9 +164,6 @@ class UnpairedData(Reading):
     train_target: Path
     test_source: Path
     test_target: Path
-    load: PositiveInt | None = None
-    mirror: bool = True
-    size: PositiveInt | None = None
 
     @property
     def task(self) -> Task:
@@ -175,7 +176,7 @@ class UnpairedData(Reading):
         return Unpaired(
             open_folder(self.train_source if train else self.test_source, self.broken),
             open_folder(self.train_target if train else self.test_target, self.broken),
-            Jitter(self.load, self.mirror, self.size),
+            self.jitter,
             PixelCache(self.cache_mib),
         )
 
@@ -215,25 +216,17 @@ class SuperResolutionData(Reading):
         )
 
 
-class PhotosData(Reading):
+class PhotosData(Cutting):
     """Folders of photos without any truth; a teacher says what they should become.
 
     Attributes:
         train: Photos to learn from.
         test: Other photos, to be measured on.
-        load: Length of the shorter side before a crop is cut, in pixels; left out, crops are cut at
-            the photo's own scale or up to twofold shrunk.
-        mirror: Whether half of the crops are mirrored.
-        size: Length of the shorter side that held-back images are resized to, in pixels; left out,
-            they stay as they are.
     """
 
     kind: Literal["photos"]
     train: Path
     test: Path
-    load: PositiveInt | None = None
-    mirror: bool = True
-    size: PositiveInt | None = None
 
     @property
     def task(self) -> Task:
@@ -243,7 +236,7 @@ class PhotosData(Reading):
     def read(self, split: Split) -> Dataset:
         """The photos of a split."""
         folder = open_folder(self.train if split == "train" else self.test, self.broken)
-        return Photos(folder, PixelCache(self.cache_mib), Jitter(self.load, self.mirror, self.size))
+        return Photos(folder, PixelCache(self.cache_mib), self.jitter)
 
 
 Data = Annotated[
