@@ -87,11 +87,7 @@ def open_folder(
     """
     if not path.is_dir():
         raise ValueError(f"there is no photo folder {path}; make it, or name another in [data]")
-    paths = sorted(
-        entry
-        for entry in path.iterdir()
-        if entry.suffix.lower() in SUFFIXES and not entry.name.startswith(".")
-    )
+    paths = image_paths(path)
     if not paths:
         raise ValueError(
             f"{path} holds no images ({', '.join(SUFFIXES)}); name the folder that does in [data]"
@@ -111,6 +107,15 @@ def open_folder(
             files.append(File(entry, height, width, hashlib.sha256(data).hexdigest()))
     settle(f"{path}", reasons, broken, total=len(paths))
     return Folder(path, tuple(files), frozenset(Path(name).stem for name in reasons))
+
+
+def image_paths(folder: Path) -> list[Path]:
+    """Files of a folder that are images by their suffix, sorted; none that are hidden."""
+    return sorted(
+        entry
+        for entry in folder.iterdir()
+        if entry.suffix.lower() in SUFFIXES and not entry.name.startswith(".")
+    )
 
 
 def settle(where: str, reasons: Mapping[str, str], broken: Broken, *, total: int) -> None:

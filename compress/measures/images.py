@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from compress.data.folders import MAX_PIXELS, SUFFIXES
+from compress.data.folders import MAX_PIXELS, SUFFIXES, image_paths
 from deploy import imaging
 from deploy.imaging import ImageError, Pixels
 
@@ -63,11 +63,7 @@ def open_folder(path: Path, *, half: Half | None = None, skip_broken: bool = Fal
     """
     if not path.is_dir():
         raise ValueError(f"there is no folder of images {path}")
-    files = sorted(
-        file
-        for file in path.iterdir()
-        if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
-    )
+    files = image_paths(path)
     broken = {}
     for file in files:
         try:
