@@ -21,6 +21,7 @@ from compress.measures.measure import measure
 from compress.measures.pixels import psnr, ssim
 from compress.measures.report import Evaluation, Measure
 from compress.measures.subjects import open_translator
+from compress.models.modes import evaluating
 from deploy import imaging
 from deploy.artifacts import Quality
 from deploy.imaging import Pixels
@@ -49,14 +50,13 @@ def held_back(data: Dataset, *, multiple: int) -> Images:
 
 
 def translate(generator: nn.Module, sources: tuple[Pixels, ...]) -> tuple[Pixels, ...]:
-    """Translate images one by one, in evaluation mode, to 8-bit pixels as a user gets them."""
-    training = generator.training
-    generator.eval()
-    try:
-        with torch.inference_mode():
-            outputs = [generator(to_tensor(source)).numpy() for source in sources]
-    finally:
-        generator.train(training)
+    """Translate images one by one, in evaluation mode, to 8-bit pixels as a user gets them.
+
+    The generator may be on any device, and in any mode.
+    """
+    device = next(generator.parameters()).device
+    with evaluating(generator), torch.inference_mode():
+        outputs = [generator(to_tensor(s).to(device)).float().cpu().numpy() for s in sources]
     return tuple(imaging.from_model(output)[0] for output in outputs)
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.models.families import Generator
+from compress.models.modes import evaluating
 
 
 def forward_with_features(
@@ -68,11 +69,8 @@ def tap_channels(teacher: nn.Module, student: nn.Module) -> tuple[tuple[int, int
     probe = torch.zeros(1, 3, step * -(-64 // step), step * -(-64 // step), device=device)
     shapes = []
     for network in (teacher, student):
-        training = network.training
-        network.eval()
-        with torch.no_grad():
+        with evaluating(network), torch.no_grad():
             _, features = forward_with_features(network, probe, as_generator(network).taps)
-        network.train(training)
         shapes.append([tuple(x.shape) for x in features])
     theirs, ours = shapes
     if [s[2:] for s in theirs] != [s[2:] for s in ours]:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import nn
 
 from compress.data.dataset import Dataset
-from compress.data.sampling import to_tensor
+from compress.evaluate import translate
 from compress.features import as_generator
 from deploy.grid import draw_grid
-from deploy.imaging import Pixels, from_model
+from deploy.imaging import Pixels
 
 ROWS = 3
 SIDE = 256
@@ -41,7 +38,7 @@ class Samples:
         columns = {
             "input": self.source,
             "teacher": self.teacher,
-            "student" if self.teacher else "generator": translations(student, self.source),
+            "student" if self.teacher else "generator": translate(student, self.source),
             "truth": self.truth,
         }
         return draw_grid({name: images for name, images in columns.items() if images})
@@ -72,26 +69,5 @@ def choose_samples(
             scale = target.shape[0] // whole.shape[0]
             corner = target[top * scale :, left * scale :]
             truth.append(corner[: height * scale, : width * scale])
-    by_teacher = () if teacher is None else translations(teacher, tuple(source))
+    by_teacher = () if teacher is None else translate(teacher, tuple(source))
     return Samples(tuple(source), by_teacher, tuple(truth))
-
-
-def translations(generator: nn.Module, sources: tuple[Pixels, ...]) -> tuple[Pixels, ...]:
-    """What a generator makes of images, (H, W, 3) each, wherever it is and whatever its mode."""
-    device = next(generator.parameters()).device
-    with _evaluating(generator):
-        images = [generator(to_tensor(s).to(device)).float().cpu().numpy() for s in sources]
-    return tuple(from_model(image)[0] for image in images)
-
-
-@contextlib.contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
-    # one by one: parts of a network in training may be in evaluation mode
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training

@@ -20,6 +20,7 @@ from compress.loop import Batch, Losses, Method, Outputs, Update
 from compress.losses import AdversarialMode, discriminator_loss, generator_loss
 from compress.methods.pix2pix import truth
 from compress.methods.teaching import Shown, Teaching
+from compress.models.modes import evaluating
 
 
 @dataclass(frozen=True)
@@ -150,11 +151,8 @@ class BestSoFar(nn.Module):
         if int(self.calls) % self._every:
             return
         (learner,) = self._learner
-        training = learner.training
-        learner.eval()
-        with torch.no_grad():
+        with evaluating(learner), torch.no_grad():
             score = self._score(learner)
-        learner.train(training)
         if score < float(self.record):
             self.record.fill_(score)
             self.best.load_state_dict(learner.state_dict())

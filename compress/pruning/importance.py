@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from compress.loop import Batch
 from compress.methods.pix2pix import see
 from compress.models.families import Discriminator
+from compress.models.modes import evaluating
 from compress.pruning.structure import Coupling, Member, Structure
 
 Importance = Literal["magnitude", "scale", "taylor", "discriminator"]
@@ -122,16 +123,12 @@ def by_effect(view: View, batches: Sequence[Batch], *, seed: int) -> Ranking:
         generator = torch.Generator().manual_seed(seed)
         device = next(network.parameters()).device
         scores = [torch.zeros(c.channels, device=device) for c in structure.couplings]
-        training = network.training
-        network.eval()
-        try:
+        with evaluating(network):
             for batch in batches:
                 for score, effect in zip(
                     scores, _effects(network, structure, view, batch, generator), strict=True
                 ):
                     score += effect.square().sum(0)
-        finally:
-            network.train(training)
         return tuple(scores)
 
     return ranking

@@ -2,7 +2,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from compress.samples import choose_samples, translations
+from compress.evaluate import translate
+from compress.samples import choose_samples
 from deploy.grid import GAP, HEADER
 from tests.compress.small import SmallGenerator
 
@@ -49,7 +50,7 @@ def test_one_image_is_enough():
 def test_a_sheet_has_a_column_for_each():
     student, teacher = SmallGenerator(), SmallGenerator(seed=3)
     samples = choose_samples(Held(3, (16, 16)), student, teacher=teacher)
-    assert np.array_equal(samples.teacher[2], translations(teacher, samples.source)[2])
+    assert np.array_equal(samples.teacher[2], translate(teacher, samples.source)[2])
     sheet = samples.draw(student)
     assert sheet.size == (4 * (16 + GAP) + GAP, HEADER + 3 * (16 + GAP))
     unknown = choose_samples(Held(3, (16, 16), truth=False), student)
@@ -67,7 +68,7 @@ def test_enlarged_images_stay_small_on_paper():
 def test_drawing_leaves_every_module_in_its_mode():
     network = SmallGenerator(nn.BatchNorm2d(4))
     fixed = network.block[0][1].eval()
-    translations(network, (np.zeros((8, 8, 3), np.uint8),))
+    translate(network, (np.zeros((8, 8, 3), np.uint8),))
     assert network.training
     assert not fixed.training
     assert fixed.num_batches_tracked == 0
