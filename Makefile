@@ -19,7 +19,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 # the rooms are folders named like the targets; and what measures latency must not share the cores
-.PHONY: help setup train compress deploy inspect check serve gate lint format test test-fast clean
+.PHONY: help setup train compress deploy inspect check serve gate lint format test test-fast test-arm64 report clean
 .NOTPARALLEL:
 
 ifneq ($(filter gate,$(MAKECMDGOALS)),)
@@ -31,7 +31,7 @@ endif
 help: ## this list
 	@echo "pocketgan: compress image-to-image GANs and deploy them to edge devices"
 	@echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo "variables, with their values now:"
 	@echo "  RECIPE=$(RECIPE)    a recipe by name, or the path of a .toml file"
@@ -58,6 +58,9 @@ $(BUNDLE)/manifest.json:
 inspect: $(INSTALLED) $(BUNDLE)/manifest.json ## what is in the bundle, and why this engine was chosen
 	@$(POCKETGAN) inspect '$(BUNDLE)'
 
+report: $(INSTALLED) $(BUNDLE)/manifest.json ## one HTML page of what the bundle does, beside it
+	@$(POCKETGAN) report '$(BUNDLE)'
+
 check: $(INSTALLED) $(BUNDLE)/manifest.json ## latency of the bundle on this machine, against its budget
 	@$(POCKETGAN) check '$(BUNDLE)' $(CHECK_FLAGS)
 
@@ -82,6 +85,9 @@ test: $(INSTALLED) ## every test
 
 test-fast: $(INSTALLED) ## every test that takes seconds
 	@$(BIN)/python -m pytest -m 'not slow' $(PYTEST_FLAGS)
+
+test-arm64: $(INSTALLED) ## the bundle for an arm64 board, emulated (qemu-user-static, debootstrap)
+	@$(BIN)/python -m pytest -m arm64 tests/arm64 $(PYTEST_FLAGS)
 
 clean: ## remove what was built (not .venv, not runs/)
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -78,9 +78,10 @@ def _train(args: argparse.Namespace) -> int:
 
 def _compress(args: argparse.Namespace) -> int:
     from compress.recipe import CompressRecipe, load_recipe
-    from devices.profile import load_profile
+    from devices.profile import load_profile, require_allowed
 
     profile = load_profile(args.device)
+    require_allowed(profile)
     recipe, _ = load_recipe(args.recipe, CompressRecipe)
     out = args.out or Path("build") / recipe.name / profile.name / "export"
 

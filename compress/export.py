@@ -14,13 +14,15 @@ import onnx
 import torch
 from torch import nn
 
+from compress import pretrained
 from compress.checkpoints import save_network
 from compress.data.dataset import Dataset
 from compress.data.sampling import to_tensor
 from compress.evaluate import translate
 from compress.models.families import Generator
-from deploy.artifacts import EXPORT, ExportManifest, GoldenPairs, StudentExport
+from deploy.artifacts import EXPORT, LPIPS, ExportManifest, GoldenPairs, QualityFloor, StudentExport
 from deploy.imaging import Pixels
+from deploy.lpips_graph import SMALLEST, build_lpips
 from deploy.sealing import seal
 
 GOLDEN_IMAGES = 8
@@ -39,12 +41,14 @@ class Contents:
         teacher: Travels along, so that deploy can time it beside the engines.
         calibration: Inputs to quantize with, (N, H, W, 3).
         golden: Pairs that every engine must reproduce.
+        lpips: LPIPS as a graph, where the recipe's floor asks for it: deploy has no torch.
     """
 
     student: nn.Module
     teacher: nn.Module
     calibration: Pixels
     golden: GoldenPairs
+    lpips: onnx.ModelProto | None = None
 
 
 def write_export(
@@ -67,6 +71,8 @@ def write_export(
         contents.golden.write(folder / "golden.npz")
         save_network(folder / "student.safetensors", contents.student)
         save_network(folder / "teacher.safetensors", contents.teacher, half=True)
+        if contents.lpips is not None:
+            (folder / LPIPS).write_bytes(contents.lpips.SerializeToString(deterministic=True))
         return face
 
     seal(out, EXPORT, fill)
@@ -163,3 +169,34 @@ def golden_pairs(
         target=np.stack(targets) if targets else None,
         teacher=np.stack(translate(teacher, tuple(source))),
     )
+
+
+def lpips_for(floor: QualityFloor, *, size: int) -> onnx.ModelProto | None:
+    """LPIPS for an export, if and only if its floor asks for it; weights are fetched on first use.
+
+    Whether they happen to be in this machine's cache plays no part: the same recipe makes the same
+    export everywhere.
+
+    Args:
+        floor: The recipe's.
+        size: Height and width of what the student makes, in pixels.
+
+    Raises:
+        ValueError: Images that are too small for LPIPS.
+        PretrainedError: The weights could not be fetched; the message says how to go on.
+    """
+    if floor.lpips is None:
+        return None
+    wanted = f"floor.lpips = {floor.lpips:g} asks for LPIPS"
+    if size < SMALLEST:
+        raise ValueError(
+            f"{wanted}, which takes images of at least {SMALLEST} x {SMALLEST} pixels, not "
+            f"{size} x {size}: take a larger image_size, or leave floor.lpips out of the recipe"
+        )
+    try:
+        named = pretrained.tensors(pretrained.ALEXNET)
+    except pretrained.PretrainedError as error:
+        raise pretrained.PretrainedError(
+            f"{wanted}: {error}; or leave floor.lpips out of the recipe"
+        ) from error
+    return build_lpips({name: tensor.numpy() for name, tensor in named.items()})

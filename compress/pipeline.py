@@ -7,7 +7,7 @@ The stages of `run`:
 3. prune     a copy of the teacher, channels rounded to the profile's multiple; or a fresh network
 4. distill   the recipe's method; resumes where it was killed. 3 and 4 alternate in several rounds
 5. evaluate  PSNR and SSIM on whole held-back images, MACs, parameters
-6. export    ONNX, calibration images, golden pairs, sealed
+6. export    ONNX, calibration images, golden pairs, LPIPS if the floor asks for it; sealed
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import onnx
 import torch
 from torch import nn
 
@@ -27,7 +28,13 @@ from compress.data.sampling import batches
 from compress.device import batch_threads
 from compress.distributed import first_alone, is_first
 from compress.evaluate import held_back, quality, translate
-from compress.export import Contents, calibration_crops, golden_pairs, write_export
+from compress.export import (
+    Contents,
+    calibration_crops,
+    golden_pairs,
+    lpips_for,
+    write_export,
+)
 from compress.features import as_generator
 from compress.lineage import recipe_digest, text_digest, versions, write_run
 from compress.loop import BatchAt, Method
@@ -114,6 +121,7 @@ def run(
 
     Raises:
         ValueError: Something in the recipe does not fit; the message says what.
+        PretrainedError: The floor asks for LPIPS, and its weights could not be fetched.
         FloatingPointError: A loss is not finite.
         OSError: A file could not be written; no half export is left.
     """
@@ -122,10 +130,15 @@ def run(
         found = _existing(out, inputs.run)
     if found is not None:
         return found, False
+    size = recipe.image_size * as_generator(inputs.teacher.generator).scale
+    with first_alone():  # before hours of training, not after
+        lpips = lpips_for(recipe.floor, size=size)
     torch.manual_seed(recipe.seed)
     student = _student(inputs, profile, out.with_name("train"), progress)
     with first_alone():
-        made = _export(inputs, student, profile, out) if is_first() else StudentExport.read(out)
+        made = (
+            _export(inputs, student, profile, out, lpips) if is_first() else StudentExport.read(out)
+        )
     return made, True
 
 
@@ -247,7 +260,13 @@ def _method(inputs: Inputs, student: nn.Module) -> Method:
     )
 
 
-def _export(inputs: Inputs, student: nn.Module, profile: DeviceProfile, out: Path) -> StudentExport:
+def _export(
+    inputs: Inputs,
+    student: nn.Module,
+    profile: DeviceProfile,
+    out: Path,
+    lpips: onnx.ModelProto | None,
+) -> StudentExport:
     recipe, teacher = inputs.recipe, inputs.teacher.generator
     generator = as_generator(student)
     multiple = math.lcm(generator.multiple, as_generator(teacher).multiple)
@@ -302,5 +321,6 @@ def _export(inputs: Inputs, student: nn.Module, profile: DeviceProfile, out: Pat
             seed=recipe.seed,
         ),
         golden=golden_pairs(inputs.test, student, teacher, size=recipe.image_size),
+        lpips=lpips,
     )
     return write_export(out, contents, face)

@@ -26,14 +26,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from compress.pickles import PickleError, convolution_tensors, read_pickled_arrays
+from devices.cache_folder import cache_folder as cache_folder
 from devices.sealed import digest
 
 if sys.platform != "win32":
     import fcntl
 
 log = logging.getLogger(__name__)
-
-CACHE_VARIABLE = "POCKETGAN_CACHE"
 
 
 class PretrainedError(RuntimeError):
@@ -117,19 +116,6 @@ VGG16 = Weights(
 """VGG16's convolutions as trained on ImageNet, and the five heads of LPIPS v0.1."""
 
 WEIGHTS = (INCEPTION, ALEXNET, VGG16)
-
-
-def cache_folder() -> Path:
-    """Where fetched weights and features of images are kept.
-
-    ``POCKETGAN_CACHE`` where it is set, else ``pocketgan`` in the platform's cache folder.
-    """
-    if given := os.environ.get(CACHE_VARIABLE):
-        return Path(given)
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "pocketgan"
-    base = os.environ.get("LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "pocketgan"
 
 
 def fetch(weights: Weights) -> Path:

@@ -90,7 +90,9 @@ class TrainingProgress:
 def summary(export: StudentExport, *, made: bool) -> str:
     """A student export in a few lines."""
     face = export.manifest
-    model, teacher = face.model, face.teacher
+    model, teacher, near = face.model, face.teacher, face.student_to_teacher
+    assert teacher is not None  # only a model that was not compressed has none
+    assert near is not None
     lines = [
         f"{export.path}{'' if made else '  (up to date)'}",
         f"  MACs    {model.macs / 1e9:.2f} G, teacher {teacher.macs / 1e9:.2f} G: "
@@ -104,6 +106,5 @@ def summary(export: StudentExport, *, made: bool) -> str:
             f"  to the truth    PSNR {ours.psnr_db:.2f} dB (teacher {teacher.psnr_db:.2f}), "
             f"SSIM {ours.ssim:.4f} (teacher {teacher.ssim:.4f})"
         )
-    near = face.student_to_teacher
     lines.append(f"  to the teacher  PSNR {near.psnr_db:.2f} dB, SSIM {near.ssim:.4f}")
     return "\n".join(lines)

@@ -6,20 +6,37 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 from pydantic import PositiveInt, ValidationError
 
-from deploy.imaging import Pixels
+from deploy.imaging import RGB, Pixels, PixelSpec, from_model
 from devices.profile import Backend, DeviceProfile, Frozen, Precision, explain
-from devices.sealed import MANIFEST, BundleError, digest, read_json, verify_digests
+from devices.sealed import (
+    MANIFEST,
+    BundleError,
+    digest,
+    no_strangers,
+    read_json,
+    verify_digests,
+)
 from devices.session import Images
 
+if TYPE_CHECKING:
+    from devices.signature import TrustedKeys
+
 EXPORT = "export.json"
+LPIPS = "lpips.onnx"
+"""In an export: distances of images, for judges that have no torch."""
+EVIDENCE = "evidence.json"
+"""In a bundle: what its manifest's numbers were computed from."""
+SBOM = "sbom.cdx.json"
+"""In a bundle: the packages that made and that run its engine, as CycloneDX."""
 SCHEMA_VERSION: Literal[1] = 1
 
 Task = Literal["paired", "unpaired", "super_resolution", "teacher_only"]
@@ -30,8 +47,8 @@ class ModelSpec(Frozen):
 
     Attributes:
         name: The recipe's name.
-        task: What the images mean to each other.
-        family: Generator family, as in ``compress.models``.
+        task: What the images mean to each other; ``unknown`` where no recipe made the model.
+        family: Generator family, as in ``compress.models``, or ``adopted``.
         image_size: Height and width that MACs are counted at, in pixels.
         scale: Output height over input height.
         size_multiple: Input height and width must be multiples of this.
@@ -39,10 +56,11 @@ class ModelSpec(Frozen):
         macs: True multiply-accumulates at ``image_size``.
         macs_published: The same with transposed convolutions charged at their output
             resolution, as the papers do.
+        pixels: How it sees pixels.
     """
 
     name: str
-    task: Task
+    task: Task | Literal["unknown"]
     family: str
     image_size: PositiveInt
     scale: PositiveInt = 1
@@ -50,6 +68,7 @@ class ModelSpec(Frozen):
     params: PositiveInt
     macs: PositiveInt
     macs_published: PositiveInt
+    pixels: PixelSpec = RGB
 
 
 class Teacher(Frozen):
@@ -64,7 +83,7 @@ class Teacher(Frozen):
 
 
 class Quality(Frozen):
-    """How good images are: to the truth where there is one, else to the teacher's images."""
+    """How good images are, beside a reference: see `GoldenPairs.reference`."""
 
     psnr_db: float
     ssim: float
@@ -76,16 +95,19 @@ class QualityFloor(Frozen):
     Attributes:
         psnr_db: Lowest PSNR to the float student's images, in dB.
         truth_drop_db: Largest loss of PSNR to the truth, in dB, where there is a truth.
+        lpips: Largest LPIPS (AlexNet) to the float student's images, or None for any.
     """
 
     psnr_db: float
     truth_drop_db: float
+    lpips: float | None = None
 
 
 class ExportManifest(Frozen):
     """The face of a student export (``export.json``).
 
     Attributes:
+        teacher: None where no teacher is known: the model was adopted.
         student: Quality of the float student on whole held-back images.
         student_to_teacher: The same against the teacher's images.
         lineage: Digests of what the student was made from: ``teacher``, ``recipe``, ``student``.
@@ -93,9 +115,9 @@ class ExportManifest(Frozen):
 
     schema_version: Literal[1] = SCHEMA_VERSION
     model: ModelSpec
-    teacher: Teacher
+    teacher: Teacher | None
     student: Quality | None
-    student_to_teacher: Quality
+    student_to_teacher: Quality | None
     channel_multiple: PositiveInt
     floor: QualityFloor
     lineage: dict[str, str]
@@ -118,6 +140,8 @@ class Candidate(Frozen):
 
     Attributes:
         truth_psnr_db: PSNR to the truth on the golden crops, where there is a truth.
+        quantizer: What made it INT8, and which layers it left in float.
+        variant: Which of the equal graphs it was made from.
         engine_bytes: Size on disk.
         reason: Why it was shipped or not, in a few words.
     """
@@ -125,6 +149,7 @@ class Candidate(Frozen):
     backend: Backend
     precision: Precision
     quantizer: str | None = None
+    variant: str = "as exported"
     p50_ms: float | None
     psnr_db: float | None
     ssim: float | None
@@ -141,15 +166,18 @@ class Manifest(Frozen):
     Attributes:
         compiled: False where the target's runtime was absent; the engine is then the quantized
             ONNX file, checked through ONNX Runtime, and is finished on the board.
-        quality: Of the shipped engine, to the truth where there is one.
+        teacher: None where no teacher is known.
+        quality: Of the shipped engine, beside what `GoldenPairs.reference` gives.
         latency: None where the machine is not the target.
         machine: Fingerprint of the machine that measured it, and what other processes took of it
             meanwhile.
+        content_sha256: `content_digest` of this manifest: the same for the same inputs, however
+            long the engines took; empty in bundles older than that.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
     model: ModelSpec
-    teacher: Teacher
+    teacher: Teacher | None
     student: Quality | None
     profile: DeviceProfile
     compiled: bool
@@ -164,6 +192,42 @@ class Manifest(Frozen):
     lineage: dict[str, str]
     versions: dict[str, str]
     sha256: dict[str, str]
+    content_sha256: str = ""
+
+
+MEASURED: dict[str, Any] = {
+    "content_sha256": True,
+    "latency": True,
+    "machine": True,
+    "quality": True,
+    "teacher": {"torch_eager_p50_ms"},
+    "candidates": {
+        "__all__": {
+            "p50_ms",
+            "psnr_db",
+            "ssim",
+            "lpips",
+            "truth_psnr_db",
+            "shipped",
+            "reason",
+        }
+    },
+    "sha256": {EVIDENCE},
+}
+"""Of a manifest: what a second run of the same inputs may find otherwise."""
+
+
+def content_digest(manifest: Manifest) -> str:
+    """SHA-256 of all in a manifest that was not measured: what it says of inputs, tools and files.
+
+    Keys at their default are left out, so that a key added later changes no digest made before.
+    """
+    content = manifest.model_dump(mode="json", exclude=MEASURED, exclude_defaults=True)
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+Reference = Literal["truth", "teacher", "float student"]
 
 
 @dataclass(frozen=True)
@@ -172,34 +236,51 @@ class GoldenPairs:
 
     Attributes:
         source: Inputs, (N, H, W, 3).
-        student: What the float student made of them in torch, (N, 3, H, W) in [-1, 1].
+        student: What the float student made of them where it came from (in torch; an adopted one
+            in ONNX Runtime), (N, 3, H, W) as its `PixelSpec` says.
         target: The truth, (N, H, W, 3), or None.
-        teacher: What the teacher made of them, (N, H, W, 3).
+        teacher: What the teacher made of them, (N, H, W, 3), or None.
     """
 
     source: Pixels
     student: Images
     target: Pixels | None
-    teacher: Pixels
+    teacher: Pixels | None
 
     @classmethod
     def read(cls, path: Path) -> GoldenPairs:
         """Read ``golden.npz``."""
         with np.load(path, allow_pickle=False) as arrays:
-            target = arrays["target"] if "target" in arrays.files else None
-            return cls(arrays["source"], arrays["student"], target, arrays["teacher"])
+            target, teacher = (
+                arrays[name] if name in arrays.files else None for name in ("target", "teacher")
+            )
+            return cls(arrays["source"], arrays["student"], target, teacher)
 
     def write(self, path: Path) -> None:
         """Write ``golden.npz``."""
-        truth = {} if self.target is None else {"target": self.target}
+        known = {"teacher": self.teacher, "target": self.target}
         np.savez_compressed(
             path,
             allow_pickle=False,
             source=self.source,
             student=self.student,
-            teacher=self.teacher,
-            **truth,
+            **{name: images for name, images in known.items() if images is not None},
         )
+
+    def reference(self, spec: PixelSpec) -> tuple[Reference, Pixels]:
+        """What quality is measured against, and its name: the best that is known.
+
+        The truth; where there is none the teacher's images; where there is no teacher the float
+        student's, rounded to 8 bits.
+
+        Args:
+            spec: How the student sees pixels.
+        """
+        if self.target is not None:
+            return "truth", self.target
+        if self.teacher is not None:
+            return "teacher", self.teacher
+        return "float student", from_model(self.student, spec)
 
 
 @dataclass(frozen=True)
@@ -218,6 +299,11 @@ class StudentExport:
     def golden(self) -> Path:
         """The golden pairs."""
         return self.path / "golden.npz"
+
+    @property
+    def lpips(self) -> Path | None:
+        """LPIPS as an ONNX model, where the export has one."""
+        return self.path / LPIPS if LPIPS in self.manifest.sha256 else None
 
     def calibration(self) -> Pixels:
         """Inputs to calibrate with, (N, H, W, 3)."""
@@ -255,20 +341,35 @@ class Bundle:
         return self.path / "golden.npz"
 
     @property
+    def evidence(self) -> Path | None:
+        """What the manifest's numbers were computed from, where the bundle has it."""
+        return self.path / EVIDENCE if EVIDENCE in self.manifest.sha256 else None
+
+    @property
     def digest(self) -> str:
         """SHA-256 of the manifest, which holds the digest of every other file."""
         return digest(self.path / MANIFEST)
 
     @classmethod
-    def read(cls, path: Path) -> Bundle:
-        """Open a bundle and check every digest.
+    def read(cls, path: Path, trusted: TrustedKeys | None = None) -> Bundle:
+        """Open a bundle and check every digest; nothing of it is loaded.
+
+        Args:
+            path: Its folder.
+            trusted: If given, one of these keys must have signed it, and no file may be in the
+                folder that the manifest does not name.
 
         Raises:
-            BundleError: Not a bundle, or damaged; the message names the file.
+            BundleError: Not a bundle, damaged, or not signed as it must be; the message names the
+                file.
         """
+        if trusted is not None:
+            trusted.verify(path)
         manifest = _parse(Manifest, path, MANIFEST)
         _require(path, MANIFEST, manifest.sha256, (manifest.engine_file, "golden.npz"))
         verify_digests(path, manifest.sha256)
+        if trusted is not None:
+            no_strangers(path, manifest.sha256)
         return cls(path, manifest)
 
 

@@ -9,13 +9,18 @@ from deploy.artifacts import Candidate, QualityFloor
 from deploy.verify import Fidelity
 from devices.profile import Backend, Precision
 
+AS_EXPORTED = "as exported"
+ALIKE = 1.03
+"""Medians of one interleaved run repeat within three percent; nearer than that, quality decides."""
+
 
 @dataclass(frozen=True)
 class Tried:
     """One engine and what is known of it.
 
     Attributes:
-        quantizer: What made it INT8, or None.
+        quantizer: What made it INT8 and which layers it left in float, or None.
+        variant: Which of the equal graphs it was made from.
         fidelity: Beside the float student, or None where it could not be built or run.
         p50_ms: Median latency of the run that all engines shared, or None where not measured.
         engine_bytes: Size of its files.
@@ -25,6 +30,7 @@ class Tried:
     backend: Backend
     precision: Precision
     quantizer: str | None = None
+    variant: str = AS_EXPORTED
     fidelity: Fidelity | None = None
     p50_ms: float | None = None
     engine_bytes: int | None = None
@@ -32,8 +38,16 @@ class Tried:
 
     @property
     def name(self) -> str:
-        """What people call it."""
-        return f"{self.backend} {self.precision}"
+        """What people call it: no two that are tried together have the same."""
+        return engine_name(self.backend, self.precision, self.quantizer, self.variant)
+
+
+def engine_name(
+    backend: str, precision: str, quantizer: str | None, variant: str = AS_EXPORTED
+) -> str:
+    """``openvino int8 (nncf extremes; sub-pixel)``: backend, precision and what is not plain."""
+    notes = [note for note in (quantizer, variant) if note and note != AS_EXPORTED]
+    return f"{backend} {precision}" + (f" ({'; '.join(notes)})" if notes else "")
 
 
 def choose(tried: Sequence[Tried], floor: QualityFloor) -> tuple[int, tuple[Candidate, ...]]:
@@ -57,7 +71,7 @@ def choose(tried: Sequence[Tried], floor: QualityFloor) -> tuple[int, tuple[Cand
             f"no engine may ship ({every}): train the student longer, give it other calibration "
             "images, or lower the recipe's floor"
         )
-    shipped = min(eligible, key=lambda index: (tried[index].p50_ms or 0.0, index))
+    shipped = _best([(index, tried[index]) for index in eligible])
     reasons = [
         refusal or _reason(tried[index], tried[shipped], index == shipped, len(eligible))
         for index, refusal in enumerate(refusals)
@@ -84,14 +98,31 @@ def _refusal(one: Tried, floor: QualityFloor, tried: Sequence[Tried]) -> str:
     return ""
 
 
+def _best(eligible: Sequence[tuple[int, Tried]]) -> int:
+    """The closest to float of those that are as fast as the fastest; else the first."""
+    times = [one.p50_ms for _, one in eligible if one.p50_ms is not None]
+    if not times:
+        return eligible[0][0]
+    alike = [(i, one) for i, one in eligible if (one.p50_ms or 0.0) <= min(times) * ALIKE]
+    return max(alike, key=lambda pair: (_psnr_db(pair[1]), -pair[0]))[0]
+
+
 def _reason(one: Tried, shipped: Tried, ships: bool, passing: int) -> str:
     if ships and one.p50_ms is None:
         return f"first choice of the profile of {passing} that may ship; not measured here"
     if ships:
         return f"fastest of {passing} that may ship"
     if one.p50_ms is None or shipped.p50_ms is None:
-        return f"the profile prefers {shipped.name}"
-    return f"slower: {one.p50_ms / shipped.p50_ms:.2f} x {shipped.name}"
+        return f"the profile prefers {shipped.backend} {shipped.precision}"
+    ratio = one.p50_ms / shipped.p50_ms
+    if one.p50_ms <= shipped.p50_ms * ALIKE and _psnr_db(one) < _psnr_db(shipped):
+        return f"as fast ({ratio:.2f} x) but further from float"
+    return f"slower: {ratio:.2f} x the one that ships"
+
+
+def _psnr_db(one: Tried) -> float:
+    assert one.fidelity is not None  # one that was not verified is not eligible
+    return one.fidelity.psnr_db
 
 
 def _entry(one: Tried, reason: str, ships: bool) -> Candidate:
@@ -100,9 +131,11 @@ def _entry(one: Tried, reason: str, ships: bool) -> Candidate:
         backend=one.backend,
         precision=one.precision,
         quantizer=one.quantizer,
+        variant=one.variant,
         p50_ms=one.p50_ms,
         psnr_db=fidelity.psnr_db if fidelity else None,
         ssim=fidelity.ssim if fidelity else None,
+        lpips=fidelity.lpips if fidelity else None,
         truth_psnr_db=fidelity.truth_psnr_db if fidelity else None,
         engine_bytes=one.engine_bytes,
         shipped=ships,

@@ -14,6 +14,13 @@ from onnx import TensorProto, checker, helper, numpy_helper, shape_inference, ve
 STANDARD_DOMAINS = ("", "ai.onnx")
 OLDEST_OPSET = 11
 HIDDEN = "pocketgan.hidden"
+UNCHANGED = frozenset(
+    {
+        *("Pad", "Add", "Sub", "Mul", "Div", "Identity"),
+        *("Relu", "LeakyRelu", "PRelu", "Sigmoid", "Tanh"),
+    }
+)
+"""Operators that later opsets only gave more types: on float images they mean the same since 11."""
 AGAIN = "make the export again with pocketgan compress"
 
 
@@ -94,10 +101,11 @@ def at_opset(model: onnx.ModelProto, newest: int) -> onnx.ModelProto:
             raise ValueError(f"opset {OLDEST_OPSET} is the oldest that pads by a computed border")
         pads = [node for node in older.graph.node if node.op_type == "Pad"]
         _spell_out_axes(older, pads)
-        # onnx has no adapter for Pad: without axes it reads the same since opset 11, so it is
-        # hidden from the converter in a domain of its own
-        for node in pads:
-            node.domain = HIDDEN
+        # onnx has no adapters for these (Pad reads the same once it has no axes), so they are
+        # hidden from the converter in a domain of their own
+        for node in older.graph.node:
+            if node.op_type in UNCHANGED:
+                node.domain = HIDDEN
         older.opset_import.append(helper.make_opsetid(HIDDEN, 1))
         older = version_converter.convert_version(older, newest)
         for node in older.graph.node:
@@ -115,37 +123,6 @@ def at_opset(model: onnx.ModelProto, newest: int) -> onnx.ModelProto:
             f"{reason}; use a profile with a newer runtime, or another student family"
         ) from e
     return older
-
-
-def half(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model in float16, with float32 input and output as before.
-
-    For runtimes that take the precision from the graph (TensorRT does since version 11).
-    """
-    half_model = onnx.ModelProto()
-    half_model.CopyFrom(model)
-    graph = half_model.graph
-    del graph.value_info[:]
-    for tensor in _tensors(graph):
-        # Resize takes its scales in float32 whatever its input is
-        scales = any(n.op_type == "Resize" and tensor.name in n.input[1:3] for n in graph.node)
-        if tensor.data_type == TensorProto.FLOAT and not scales:
-            array = numpy_helper.to_array(tensor).astype(np.float16)
-            tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
-    for node in graph.node:
-        for attribute in node.attribute:
-            if node.op_type == "Cast" and attribute.i == TensorProto.FLOAT:
-                attribute.i = TensorProto.FLOAT16
-    image, (result,) = input_name(half_model), [value.name for value in graph.output]
-    for node in graph.node:
-        node.input[:] = [f"{image}_half" if name == image else name for name in node.input]
-        node.output[:] = [f"{result}_half" if name == result else name for name in node.output]
-        node.input[:] = [f"{result}_half" if name == result else name for name in node.input]
-    enter = helper.make_node("Cast", [image], [f"{image}_half"], to=TensorProto.FLOAT16)
-    leave = helper.make_node("Cast", [f"{result}_half"], [result], to=TensorProto.FLOAT)
-    graph.node.insert(0, enter)
-    graph.node.append(leave)
-    return half_model
 
 
 def memory_mib(model: onnx.ModelProto, image_size: int) -> float:

@@ -12,10 +12,14 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
+from pydantic import PositiveFloat
+
+from devices.profile import Frozen
 
 Pixels = NDArray[np.uint8]
 """``(H, W, 3)`` or ``(N, H, W, 3)`` RGB, ``0..255``."""
@@ -28,6 +32,48 @@ MAX_PIXELS = 24_000_000
 ORIENTATION = ExifTags.Base.Orientation
 SIDEWAYS = (5, 6, 7, 8)
 """EXIF orientations that exchange height and width."""
+
+
+class PixelSpec(Frozen):
+    """How a generator sees pixels, in and out: what travels in a manifest instead of code.
+
+    A value is ``(level - mean) / std`` for a level of ``0..255``.
+
+    Attributes:
+        order: Order of the three channels.
+        mean: Level that becomes 0, for red, green and blue (whatever ``order`` is).
+        std: Levels that one unit spans, for red, green and blue.
+        padding: How an image is extended to the generator's ``size_multiple``.
+        rounding: How what the generator made becomes levels again; 0 and 255 are the ends.
+    """
+
+    order: Literal["rgb", "bgr"] = "rgb"
+    mean: tuple[float, float, float] = (127.5, 127.5, 127.5)
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (127.5, 127.5, 127.5)
+    padding: Literal["reflect"] = "reflect"
+    rounding: Literal["half to even"] = "half to even"
+
+    @property
+    def width(self) -> float:
+        """Largest value less smallest, of the channel where that is most."""
+        return 255.0 / min(self.std)
+
+
+RGB = PixelSpec()
+"""What ``compress`` trains: red, green and blue in ``[-1, 1]``."""
+
+
+def range_spec(low: float, high: float, order: Literal["rgb", "bgr"] = "rgb") -> PixelSpec:
+    """The spec of a generator whose values for levels 0 and 255 are ``low`` and ``high``.
+
+    Raises:
+        ValueError: ``low`` is not below ``high``, or one of them is not finite.
+    """
+    if not (np.isfinite([low, high]).all() and low < high):
+        raise ValueError(f"a range is LOW:HIGH, such as -1:1 or 0:1, not {low:g}:{high:g}")
+    std = 255.0 / (high - low)
+    mean = 0.0 - low * std  # never -0, which JSON would keep
+    return PixelSpec(order=order, mean=(mean,) * 3, std=(std,) * 3)
 
 
 class ImageError(ValueError):
@@ -53,8 +99,8 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Pixels:
         ImageFormatError: The bytes are of no allowed format.
         ImageError: They do not decode to the end.
     """
-    with _quiet():
-        image = _opened(data, max_pixels)
+    with quiet():
+        image = opened(data, max_pixels)
         try:
             upright = ImageOps.exif_transpose(image)
             return np.asarray(_on_white(upright), dtype=np.uint8)
@@ -71,8 +117,8 @@ def inspect(data: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     Raises:
         ImageError: As `decode`.
     """
-    with _quiet():
-        image = _opened(data, max_pixels)
+    with quiet():
+        image = opened(data, max_pixels)
         # Pillow decodes a PNG to look for an orientation behind the pixels: only if there is one
         may_turn = image.format != "PNG" or any(word in data for word in (b"eXIf", b"exif", b"xmp"))
         try:
@@ -97,17 +143,38 @@ def read_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> Pixels:
         raise type(error)(f"{path}: {error}") from error
 
 
-def to_model(pixels: Pixels) -> NDArray[np.float32]:
-    """``(H, W, 3)`` or ``(N, H, W, 3)`` uint8 -> ``(N, 3, H, W)`` float32 in ``[-1, 1]``."""
+def to_model(pixels: Pixels, spec: PixelSpec = RGB) -> NDArray[np.float32]:
+    """``(H, W, 3)`` or ``(N, H, W, 3)`` uint8 -> ``(N, 3, H, W)`` float32 as ``spec`` says.
+
+    Without one the values are in ``[-1, 1]``.
+    """
     batch = pixels if pixels.ndim == 4 else pixels[None]
-    unit = batch.astype(np.float32) / np.float32(127.5) - np.float32(1.0)
-    return np.ascontiguousarray(unit.transpose(0, 3, 1, 2))
+    std, shift = _scaling(spec)
+    values = batch.astype(np.float32) / std - shift
+    return np.ascontiguousarray(_ordered(values, spec).transpose(0, 3, 1, 2))
 
 
-def from_model(images: NDArray[np.float32]) -> Pixels:
-    """``(N, 3, H, W)`` float32 in ``[-1, 1]`` -> ``(N, H, W, 3)`` uint8, rounded and clipped."""
-    scaled = np.rint((images.transpose(0, 2, 3, 1) + 1.0) * 127.5)
-    return np.ascontiguousarray(np.clip(scaled, 0, 255).astype(np.uint8))
+def from_model(images: NDArray[np.float32], spec: PixelSpec = RGB) -> Pixels:
+    """``(N, 3, H, W)`` float32 as ``spec`` says -> ``(N, H, W, 3)`` uint8, rounded and clipped.
+
+    Without one the values are in ``[-1, 1]``.
+    """
+    std, shift = _scaling(spec)
+    levels = np.rint((_ordered(images.transpose(0, 2, 3, 1), spec) + shift) * std)
+    return np.ascontiguousarray(np.clip(levels, 0, 255).astype(np.uint8))
+
+
+def canonical(images: NDArray[np.float32], spec: PixelSpec) -> NDArray[np.float32]:
+    """``(N, 3, H, W)`` as ``spec`` says -> the same images in RGB and ``[-1, 1]``, unrounded.
+
+    So that distances, and the floors they are held to, mean the same for every generator.
+    """
+    if spec == RGB:
+        return images
+    std, shift = _scaling(spec)
+    levels = (_ordered(images.transpose(0, 2, 3, 1), spec) + shift) * std
+    values = levels / np.float32(127.5) - np.float32(1.0)
+    return np.ascontiguousarray(values.transpose(0, 3, 1, 2), dtype=np.float32)
 
 
 def pad_to_multiple(images: NDArray[np.float32], multiple: int) -> NDArray[np.float32]:
@@ -132,8 +199,28 @@ def encode_png(pixels: Pixels) -> bytes:
     return buffer.getvalue()
 
 
+def _scaling(spec: PixelSpec) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """What levels are divided by, and what is then subtracted: one number or one per channel.
+
+    The mean is divided too: ``level / std - mean / std`` is the order in which images have always
+    been made here, and float rounding depends on the order.
+    """
+    std, mean = np.array(spec.std), np.array(spec.mean)
+    shift = mean / std
+    if (std == std[0]).all() and (shift == shift[0]).all():
+        # numpy is several times faster with one number than with one per channel
+        std, shift = std[0], shift[0]
+    return np.asarray(std, dtype=np.float32), np.asarray(shift, dtype=np.float32)
+
+
+def _ordered(values: NDArray[np.float32], spec: PixelSpec) -> NDArray[np.float32]:
+    """``(..., 3)`` from RGB to the generator's order, or back."""
+    return values if spec.order == "rgb" else values[..., ::-1]
+
+
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
+    """Let no warning of Pillow about an image out."""
     with warnings.catch_warnings():
         # our own, lower limit is checked before decoding
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -142,8 +229,14 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _opened(data: bytes, max_pixels: int) -> Image.Image:
-    """The image of some bytes, its header read and its size checked, nothing decoded."""
+def opened(data: bytes, max_pixels: int) -> Image.Image:
+    """The image of some bytes, its header read and its size checked, nothing decoded.
+
+    Raises:
+        ImageTooLargeError: The image is larger than ``max_pixels``.
+        ImageFormatError: The bytes are of no allowed format.
+        ImageError: The header is damaged.
+    """
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError as error:

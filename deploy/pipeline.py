@@ -3,54 +3,48 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median
 
 import onnx
 
 from deploy import graph
-from deploy.artifacts import (
-    Bundle,
-    Candidate,
-    GoldenPairs,
-    Latency,
-    Manifest,
-    StudentExport,
-)
+from deploy.artifacts import Bundle, GoldenPairs, StudentExport
+from deploy.cache import EngineCache
+from deploy.calibration import describe_calibration
 from deploy.choose import Tried, choose
-from deploy.eager import COMMAND, EagerError, eager_teacher
-from deploy.engines import Engine, as_host, build, load, plan, variant
-from deploy.neighbours import cpu_use, others_cores, warning
+from deploy.control import marked
+from deploy.eager import COMMAND
+from deploy.engines import Making, as_host, build, load, plan, wants_half
+from deploy.evidence import Calibration, LayerSensitivity
+from deploy.int8 import Int8Graph, Quantizing, judges_floor
+from deploy.lpips import find_lpips
+from deploy.measuring import Measured, measure_all
+from deploy.memory import free_mib
+from deploy.passes.folding import fold
+from deploy.passes.padding import merge_pads
+from deploy.passes.precision import half
+from deploy.passes.rewrites import variants
+from deploy.precision_plan import PLAN, float_layers, read_plan
 from deploy.preflight import preflight
-from deploy.provenance import NEIGHBOURS, lineage, machine_facts, up_to_date, versions
-from deploy.quantize import quantize
-from deploy.sealing import seal
-from deploy.verify import needed_db
-from devices.check import noise
-from devices.latency import Runner, interleave, timed
+from deploy.provenance import up_to_date
+from deploy.quantize import named
+from deploy.record import seal_bundle
+from deploy.verify import Distance, Fidelity, needed_db
 from devices.machine import available
-from devices.percentiles import percentile
 from devices.profile import DeviceProfile
-from devices.sealed import MANIFEST
 
 log = logging.getLogger(__name__)
 
 Progress = Callable[[int, str], None]
 """Told the number of the stage, from 1, and what came of it."""
+Working = Callable[[str], None]
+"""Told what goes on inside a stage, for as long as it does."""
 
-STAGES = ("read", "pre-flight", "build", "verify", "measure", "choose", "seal")
-ROUNDS = 10
-PER_ROUND = 5
-"""50 samples each: a p90 takes 44 to be bounded."""
-TEACHER_SHARE = 3
-"""The teacher is asked for a third of the samples: it takes most of the time, and only its median
-is wanted."""
-TEACHER = "teacher"
+STAGES = ("read", "pre-flight", "quantize", "build", "verify", "measure", "choose", "seal")
 
 
 def deploy(
@@ -59,19 +53,23 @@ def deploy(
     out: Path,
     *,
     progress: Progress = lambda stage, text: None,
+    working: Working = lambda text: None,
     force: bool = False,
     eager: Sequence[str] | None = None,
+    cache: EngineCache | None = None,
 ) -> Bundle:
     """Make a bundle: the fastest engine for a device that is still the student.
 
     1. read: the student, its calibration set and its golden pairs.
-    2. pre-flight: operators, opset and memory against the profile, before anything is built.
-    3. build: every precision of the profile on every backend, float always among them.
-    4. verify: each engine beside the float student on the golden pairs. A float engine that is not
+    2. pre-flight: operators, opset and memory against the profile, before anything is built; what
+       the device cannot run is replaced where there is an equal graph without it.
+    3. quantize: INT8 by every quantizer that a backend fuses, led back to the recipe's floor.
+    4. build: every precision of the profile on every backend, float always among them.
+    5. verify: each engine beside the float student on the golden pairs. A float engine that is not
        the network torch ran ends everything here.
-    5. measure: all engines and the teacher in PyTorch eager, interleaved in one run.
-    6. choose: the fastest that passes the recipe's floor, never one slower than float.
-    7. seal: engine, golden pairs and manifest into ``out``, whole or not at all.
+    6. measure: all engines and the teacher in PyTorch eager, interleaved in one run.
+    7. choose: the fastest that passes the recipe's floor, never one slower than float.
+    8. seal: engine, golden pairs, evidence and manifest into ``out``, whole or not at all.
 
     Where this machine is not the profile's device there is nothing to compile or to measure with:
     the bundle then holds the quantized ONNX file, verified on this CPU, for the device to finish
@@ -80,11 +78,14 @@ def deploy(
     Args:
         export: The student.
         profile: The device.
-        out: The bundle's folder; replaced when the new bundle is complete.
+        out: The bundle's folder; replaced when the new bundle is complete. Beside it lies, until
+            then, what a run that is killed needs not measure again.
         progress: Told what each stage came to.
+        working: Told how far a long stage is.
         force: Make it again even if ``out`` holds a bundle of the same inputs.
         eager: Command that runs the teacher in PyTorch, as `deploy.eager.eager_teacher` says; by
             default the project's own, which wants torch.
+        cache: Where engines of earlier runs lie, or None to compile all.
 
     Raises:
         ValueError: The student cannot run there, the export is broken or its calibration set
@@ -105,141 +106,158 @@ def deploy(
         f"{spec.name}: {spec.params / 1e6:.2f} M parameters, {spec.macs / 1e9:.2f} GMACs, "
         f"{len(golden.source)} golden pairs",
     )
-    student, summary = preflight(student, profile)
-    progress(2, summary)
+    student = named(merge_pads(fold(student)))
+    checked = preflight(student, profile, free_mib=free_mib() if compiled else None)
+    progress(2, checked.said)
+    host = profile if compiled else as_host(profile)
+    lpips = find_lpips(export.lpips, threads=host.threads)
+    resume = out.with_name(f".{out.name}-resume")
     with tempfile.TemporaryDirectory(prefix="pocketgan-") as scratch:
-        enough_db = needed_db(golden, export.manifest.floor)
-        built = _build_all(
-            student, export, profile, Path(scratch), compiled=compiled, enough_db=enough_db
+        graphs = variants(checked.model, profile)
+        int8 = _quantize(
+            export, graphs, profile, golden, lpips, resume, working, host.threads, compiled=compiled
         )
-        progress(3, ", ".join(one.name for one, file in built if file))
-        host = profile if compiled else as_host(profile)
-        loaded = [
-            load(one, file, host, golden, compiled=compiled) if file else (one, None)
-            for one, file in built
-        ]
+        progress(3, int8.said)
+        makings = _makings(graphs, int8, profile, compiled=compiled)
+        built = []
+        for at, one in enumerate(makings):
+            working(f"building {one.tried.name}")
+            folder = Path(scratch) / f"{at}"
+            made = build(one, profile, folder, cache, name=spec.name, compiled=compiled)
+            built.append((one, *made))
+        progress(4, _built(built))
+        loaded = []
+        for one, tried, file in built:
+            working(f"verifying {one.tried.name}")
+            loaded.append(
+                load(one, file, host, golden, lpips, spec=spec.pixels, compiled=compiled)
+                if file
+                else (tried, None)
+            )
         engines = [engine for _, engine in loaded if engine]
-        progress(4, ", ".join(_fidelity(one) for one, _ in loaded))
-        samples, others = {}, None
+        progress(5, ", ".join(_fidelity(one.name, one.fidelity) for one, _ in loaded))
+        measured = Measured()
         if compiled:
-            before = cpu_use()
-            samples = _measure(export, engines, profile, eager or COMMAND)
-            others = others_cores(before, cpu_use())
-            progress(5, _medians(samples) + warning(others, os.cpu_count() or 1))
-        else:
-            progress(5, "left out: this machine is not the device")
-        tried = [
-            replace(one, p50_ms=median(samples[one.name])) if one.name in samples else one
-            for one, _ in loaded
-        ]
-        shipped, candidates = choose(tried, export.manifest.floor)
-        progress(6, f"{tried[shipped].name}: {candidates[shipped].reason}")
+            working("measuring")
+            measured = measure_all(export, engines, profile, eager or COMMAND)
+        progress(6, measured.said())
+        every = [replace(one, p50_ms=measured.p50_ms(one.name)) for one, _ in loaded]
+        shipped, candidates = choose(every, export.manifest.floor)
+        progress(7, f"{every[shipped].name}: {candidates[shipped].reason}")
         engine = loaded[shipped][1]
         assert engine is not None  # one without is never chosen
-        face = _manifest(export, profile, engine, candidates, samples, others)
-        _seal(out, export, engine, face)
-    progress(7, str(out))
+        layers = marked(int8.layers, engine.making.reverted)
+        seal_bundle(out, export, profile, engine, candidates, measured, layers, int8.calibration)
+    shutil.rmtree(resume, ignore_errors=True)
+    progress(8, str(out))
     return Bundle.read(out)
 
 
-def _build_all(
-    student: onnx.ModelProto,
+@dataclass(frozen=True)
+class _Int8:
+    """INT8 graphs by variant, what is known of the layers of the first, and what ranges are of."""
+
+    graphs: dict[str, list[Int8Graph]]
+    layers: tuple[LayerSensitivity, ...] = ()
+    calibration: Calibration | None = None
+
+    @property
+    def said(self) -> str:
+        """What came of it, for people."""
+        if self.calibration is None:
+            return "left out: the profile wants no INT8"
+        lines = [f"{self.calibration.images} calibration images", *self.calibration.warnings]
+        if self.layers:
+            worst = self.layers[0]
+            lines[0] += (
+                f", {len(self.layers)} layers, the most sensitive {worst.layer} "
+                f"({worst.psnr_db:.1f} dB alone)"
+            )
+        return "\n".join(lines)
+
+
+def _quantize(
     export: StudentExport,
+    graphs: Sequence[tuple[str, onnx.ModelProto]],
     profile: DeviceProfile,
-    scratch: Path,
+    golden: GoldenPairs,
+    lpips: Distance | None,
+    resume: Path,
+    working: Working,
+    threads: int,
     *,
     compiled: bool,
-    enough_db: float,
-) -> list[tuple[Tried, Path | None]]:
-    """Every engine of the plan, or why it could not be built."""
-    plans = plan(profile, compiled=compiled)
-    int8 = None
-    if any(precision == "int8" for _, precision in plans):
-        int8 = quantize(student, export.calibration(), enough_db=enough_db)
-    built = []
-    for backend, precision in plans:
-        one = Tried(backend, precision, int8.quantizer if int8 and precision == "int8" else None)
-        model = variant(student, int8, backend, precision, profile)
-        folder = scratch / f"{backend}-{precision}"
-        built.append(build(one, model, profile, folder, compiled=compiled))
-    return built
+) -> _Int8:
+    """INT8 graphs of every variant."""
+    backends = [b for b, precision in plan(profile, compiled=compiled) if precision == "int8"]
+    if not backends:
+        return _Int8({})
+    pixels = export.calibration()
+    calibration = describe_calibration(pixels)
+    keep: list[str] = []
+    if PLAN in export.manifest.sha256:
+        keep = float_layers(read_plan(export.path / PLAN, graphs[0][1]))
+    floor, spec = export.manifest.floor, export.manifest.model.pixels
+    quantizing = Quantizing(
+        calibration=pixels,
+        spec=spec,
+        floor=judges_floor(floor, needed_db(golden, floor, spec=spec)),
+        keep=keep,
+        lpips=lpips,
+        threads=threads,
+        resume=resume,
+        working=working,
+    )
+    made = {name: quantizing.graphs(model, profile, backends) for name, model in graphs}
+    first = made[graphs[0][0]][1]
+    return _Int8({name: found for name, (found, _) in made.items()}, first, calibration)
 
 
-def _measure(
-    export: StudentExport, engines: Sequence[Engine], profile: DeviceProfile, eager: Sequence[str]
-) -> dict[str, list[float]]:
-    """Latencies of all engines, and of the teacher where it can run, from one run."""
-    image = noise(profile)
-    runners: dict[str, Runner] = {one.name: timed(one.session, image) for one in engines}
-    with eager_teacher(
-        export.path, threads=profile.threads, image_size=profile.image_size, command=eager
-    ) as teacher:
-        if teacher is not None:
-            runners[TEACHER] = lambda count: teacher(max(1, count // TEACHER_SHARE))
-        try:
-            return interleave(runners, rounds=ROUNDS, per_round=PER_ROUND)
-        except EagerError as error:
-            log.warning("%s; measuring without it", error)
-            del runners[TEACHER]
-            return interleave(runners, rounds=ROUNDS, per_round=PER_ROUND)
-
-
-def _fidelity(one: Tried) -> str:
-    return f"{one.name} {one.fidelity.psnr_db:.1f} dB" if one.fidelity else f"{one.name} failed"
-
-
-def _medians(samples: dict[str, list[float]]) -> str:
-    return ", ".join(f"{name} {median(ms):.1f} ms" for name, ms in samples.items())
-
-
-def _seal(out: Path, export: StudentExport, engine: Engine, face: Manifest) -> None:
-    def fill(folder: Path) -> Callable[[dict[str, str]], Manifest]:
-        for path in engine.files:
-            shutil.copyfile(path, folder / path.name)
-        shutil.copyfile(export.golden, folder / "golden.npz")
-        return lambda sha256: face.model_copy(update={"sha256": sha256})
-
-    seal(out, MANIFEST, fill)
-
-
-def _manifest(
-    export: StudentExport,
+def _makings(
+    graphs: Sequence[tuple[str, onnx.ModelProto]],
+    int8: _Int8,
     profile: DeviceProfile,
-    engine: Engine,
-    candidates: tuple[Candidate, ...],
-    samples: dict[str, list[float]],
-    others: float | None,
-) -> Manifest:
-    """The face of the bundle, digests still missing."""
-    eager_ms = median(samples[TEACHER]) if TEACHER in samples else None
-    return Manifest(
-        model=export.manifest.model,
-        teacher=export.manifest.teacher.model_copy(update={"torch_eager_p50_ms": eager_ms}),
-        student=export.manifest.student,
-        profile=profile,
-        compiled=bool(samples),
-        backend=engine.backend,
-        precision=engine.precision,
-        engine_file=engine.file.name,
-        candidates=candidates,
-        floor=export.manifest.floor,
-        quality=engine.fidelity.quality,
-        latency=_latency(engine, samples[engine.name]) if samples else None,
-        machine=machine_facts() | ({} if others is None else {NEIGHBOURS: f"{others:.1f} cores"}),
-        lineage=lineage(export),
-        versions=versions(),
-        sha256={},
-    )
+    *,
+    compiled: bool,
+) -> list[Making]:
+    """Every engine of the plan, of every variant."""
+    makings = []
+    sha256 = int8.calibration.sha256 if int8.calibration else None
+    for backend, precision in plan(profile, compiled=compiled):
+        for variant, model in graphs:
+            if precision != "int8":
+                made = Making(backend, precision, model, variant=variant)
+                # fp16 is in the graph; the others are the same graph, computed otherwise
+                makings.append(_in_half(made, profile) if precision == "fp16" else made)
+                continue
+            for one in int8.graphs.get(variant, ()):
+                if one.backend == backend:
+                    made = Making(
+                        backend, precision, one.model, one.quantizer, variant, sha256, one.reverted
+                    )
+                    in_half = wants_half(backend, profile)
+                    makings.append(_in_half(made, profile) if in_half else made)
+    return makings
 
 
-def _latency(engine: Engine, samples_ms: list[float]) -> Latency:
-    p50, p90 = percentile(samples_ms, 50), percentile(samples_ms, 90)
-    assert p50 is not None  # ROUNDS x PER_ROUND is enough for both
-    assert p90 is not None
-    return Latency(
-        p50_ms=p50.value_ms,
-        p90_ms=p90.value_ms,
-        samples=len(samples_ms),
-        first_ms=engine.first_ms,
-        load_ms=engine.load_ms,
-    )
+def _in_half(making: Making, profile: DeviceProfile) -> Making:
+    """With what is not integer in fp16, or the reason why that cannot be."""
+    try:
+        model = half(making.model)
+    except ValueError as error:
+        return replace(making, failure=str(error))
+    if graph.opset(model) > profile.opset:
+        needs = f"in fp16 it is opset {graph.opset(model)}, {profile.name} reads {profile.opset}"
+        return replace(making, failure=needs)
+    return replace(making, model=model)
+
+
+def _built(built: Sequence[tuple[Making, Tried, Path | None]]) -> str:
+    return ", ".join(tried.name for _, tried, file in built if file)
+
+
+def _fidelity(name: str, fidelity: Fidelity | None) -> str:
+    if fidelity is None:
+        return f"{name} failed"
+    lpips = "" if fidelity.lpips is None else f" LPIPS {fidelity.lpips:.4f}"
+    return f"{name} {fidelity.psnr_db:.1f} dB{lpips}"

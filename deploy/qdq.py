@@ -9,12 +9,14 @@ nothing but INT8 with zero point 0, and costs a little precision.
 
 from __future__ import annotations
 
-from collections import defaultdict
-
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
+from onnx import helper
+
+from deploy.rewiring import arrays as arrays_of
+from deploy.rewiring import copied, producers, replace, with_nodes
+from devices.profile import Backend, DeviceProfile
 
 
 def unsigned_activations(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -22,12 +24,12 @@ def unsigned_activations(model: onnx.ModelProto) -> onnx.ModelProto:
 
     Weights are stored, not computed, so they have no QuantizeLinear and stay INT8.
     """
-    model = _copy(model)
-    arrays = _initializers(model)
+    model = copied(model)
+    arrays = arrays_of(model)
     for name in _zero_points(model):
         zero = arrays[name]
         if zero.dtype == np.int8:
-            _replace(model, name, (zero.astype(np.int16) + 128).astype(np.uint8))
+            replace(model, name, (zero.astype(np.int16) + 128).astype(np.uint8))
     return model
 
 
@@ -36,8 +38,8 @@ def symmetric_activations(model: onnx.ModelProto) -> onnx.ModelProto:
 
     A tensor after ReLU loses one bit this way. TensorRT reads no other form.
     """
-    model = _copy(model)
-    arrays = _initializers(model)
+    model = copied(model)
+    arrays = arrays_of(model)
     for node in model.graph.node:
         if node.op_type != "QuantizeLinear":
             continue
@@ -48,8 +50,8 @@ def symmetric_activations(model: onnx.ModelProto) -> onnx.ModelProto:
         lowest, highest = (-128, 127) if zero.dtype == np.int8 else (0, 255)
         steps = zero.astype(np.float32)
         widest = np.maximum(steps - lowest, highest - steps) * scale / np.float32(127)
-        _replace(model, scale_name, widest)
-        _replace(model, zero_name, np.zeros_like(zero, dtype=np.int8))
+        replace(model, scale_name, widest)
+        replace(model, zero_name, np.zeros_like(zero, dtype=np.int8))
     return model
 
 
@@ -59,17 +61,20 @@ def sink_pads(model: onnx.ModelProto) -> onnx.ModelProto:
     Exact, because a pad only moves values; where it adds zeros they become the zero point. The
     convolution behind it then reads straight from a DequantizeLinear and fuses.
     """
-    model = _copy(model)
-    arrays = _initializers(model)
-    producers = {name: node for node in model.graph.node for name in node.output}
+    model = copied(model)
+    arrays = arrays_of(model)
+    makers = producers(model.graph.node)
     nodes: list[onnx.NodeProto] = []
     for node in model.graph.node:
-        source = producers.get(node.input[0]) if node.op_type == "Pad" else None
+        source = makers.get(node.input[0]) if node.op_type == "Pad" else None
         if source is None or source.op_type != "DequantizeLinear" or not _pads_zeros(node, arrays):
             nodes.append(node)
             continue
         quantized, scale, zero = source.input
         mode = _mode(node)
+        if mode == "constant" and arrays[zero].size > 1:
+            nodes.append(node)  # a byte for each channel, and Pad takes one for all
+            continue
         inputs = [quantized, node.input[1]]
         if mode == "constant":
             inputs.append(zero)
@@ -84,25 +89,61 @@ def sink_pads(model: onnx.ModelProto) -> onnx.ModelProto:
         dequantize.input.extend([padded, scale, zero])
         dequantize.output.append(node.output[0])
         nodes.append(dequantize)
-    return _with_nodes(model, _live(nodes, model))
+    return with_nodes(model, nodes)
 
 
-def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy without inferred types, which a rewrite would leave stale (and ORT then refuses)."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    del copy.graph.value_info[:]
-    return copy
+def collapse_activations(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Activation quantizers with a range for each channel, as one range that covers them all.
+
+    NNCF makes such ones in front of depthwise convolutions. ONNX Runtime and TensorRT read one
+    scale for a tensor only; the channels with narrow ranges become coarser.
+    """
+    model = copied(model)
+    stored = arrays_of(model)
+    collapsed = set()
+    for node in model.graph.node:
+        if node.op_type != "QuantizeLinear" or stored[node.input[1]].size == 1:
+            continue
+        _, scale_name, zero_name = node.input
+        scale, zero = stored[scale_name].astype(np.float32), stored[zero_name]
+        lowest, highest = (-128, 127) if zero.dtype == np.int8 else (0, 255)
+        steps = zero.astype(np.float32)
+        low = float(np.min((lowest - steps) * scale))
+        high = float(np.max((highest - steps) * scale))
+        if zero.dtype == np.int8 and not zero.any():
+            widest, middle = max(-low, high) / 128, 0  # stays symmetric
+        else:
+            widest = (high - low) / 255
+            middle = min(max(round(lowest - low / widest), lowest), highest)
+        replace(model, scale_name, np.asarray(widest, dtype=np.float32))
+        replace(model, zero_name, np.asarray(middle, dtype=zero.dtype))
+        collapsed.add(scale_name)
+    for node in model.graph.node:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear") and node.input[1] in collapsed:
+            del node.attribute[:]  # the axis, which a single scale has not
+    return model
 
 
-def _initializers(model: onnx.ModelProto) -> dict[str, NDArray[np.generic]]:
-    return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+def for_backend(
+    model: onnx.ModelProto, backend: Backend, profile: DeviceProfile
+) -> onnx.ModelProto:
+    """A Q/DQ graph in the form that a backend fuses into integer kernels.
 
+    OpenVINO takes a graph as NNCF makes it. TensorRT, its own builder or as a provider of ONNX
+    Runtime, takes INT8 with zero point 0 and one scale for a tensor. ONNX Runtime's other
+    providers take UINT8 activations, one scale for a tensor, and no Pad between a DequantizeLinear
+    and its convolution.
 
-def _replace(model: onnx.ModelProto, name: str, array: NDArray[np.generic]) -> None:
-    for tensor in model.graph.initializer:
-        if tensor.name == name:
-            tensor.CopyFrom(numpy_helper.from_array(array, name))
+    Args:
+        model: As a quantizer made it, layers put back in float or islands closed; not changed.
+        backend: What will compile it.
+        profile: The device; its execution providers say which ONNX Runtime it is.
+    """
+    if backend == "openvino":
+        return model
+    if backend == "tensorrt" or "TensorrtExecutionProvider" in profile.execution_providers:
+        return symmetric_activations(collapse_activations(model))
+    return sink_pads(unsigned_activations(collapse_activations(model)))
 
 
 def _zero_points(model: onnx.ModelProto) -> list[str]:
@@ -122,20 +163,3 @@ def _pads_zeros(pad: onnx.NodeProto, arrays: dict[str, NDArray[np.generic]]) -> 
         return True
     value = arrays.get(pad.input[2])
     return value is not None and not value.any()
-
-
-def _live(nodes: list[onnx.NodeProto], model: onnx.ModelProto) -> list[onnx.NodeProto]:
-    """Without nodes whose results nobody reads (a DequantizeLinear that only a Pad read)."""
-    readers: dict[str, int] = defaultdict(int)
-    for node in nodes:
-        for name in node.input:
-            readers[name] += 1
-    wanted = {output.name for output in model.graph.output}
-    return [n for n in nodes if any(readers[name] or name in wanted for name in n.output)]
-
-
-def _with_nodes(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> onnx.ModelProto:
-    kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    del model.graph.node[:]
-    model.graph.node.extend(kept)
-    return model

@@ -1,45 +1,41 @@
-"""INT8 by NNCF from a calibration set, with the ranges that hurt least.
+"""INT8 graphs of one student: every quantizer that pays on a backend, each scored.
 
-Quality of a generator hangs on how the ranges of activations are taken from the calibration
-images. NNCF's default averages each image's extremes, which clips rare bright spots; the true
-extremes clip nothing and are coarser. Which is better depends on the student (dB to the float
-student, symmetric means against asymmetric extremes: 31.0 and 45.1 on one with outliers, 52.1 and
-50.9 on one without), so both are made and the one closer to the float student on calibration images
-is kept.
+Which ranges hurt a generator least depends on the student (dB to the float student, symmetric means
+against asymmetric extremes: 31.0 and 45.1 on one with outliers, 52.1 and 50.9 on one without), so
+all are made and the judges, calibration images, order them.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import io
-import logging
-import warnings
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime as ort
 
 from deploy.graph import input_name
-from deploy.imaging import Pixels, to_model
-from deploy.qdq import sink_pads, unsigned_activations
+from deploy.imaging import RGB, Pixels, PixelSpec, canonical, to_model
+from deploy.islands import PERCENTILE, close_islands, open_outputs
+from deploy.qdq import (
+    collapse_activations,
+    sink_pads,
+    symmetric_activations,
+    unsigned_activations,
+)
+from deploy.quantizers.nncf import by_nncf
+from deploy.quantizers.ort import METHODS, by_onnxruntime
+from deploy.ranges import tensor_ranges
+from deploy.reverting import LAYERS, quantized_layers
+from deploy.rewiring import nearest
 from deploy.verify import psnr
+from devices.profile import Backend
 from devices.session import Images
-from devices.unreported import unreported
 
-FEWEST = 8
-"""Calibration images; below this the extremes of activations are a matter of luck."""
-FLATTEST = 1.0
-"""Standard deviation of the 8-bit levels of an image under which it shows nothing."""
-NARROWEST = 128
-"""Levels between the darkest and the brightest value of the whole set."""
 ENDS = 2
 """Layers at the beginning and at the end that may stay in float."""
 JUDGES = 8
-"""Calibration images that decide between two quantized graphs."""
+"""Calibration images that order the quantized graphs."""
 
 
 @dataclass(frozen=True)
@@ -47,128 +43,148 @@ class Quantized:
     """A quantized graph, and how it came about.
 
     Attributes:
-        model: ONNX in Q/DQ form.
-        quantizer: What made it, for the manifest.
-        psnr_db: To the float student on calibration images, in dB.
+        model: ONNX in Q/DQ form as its quantizer made it; `deploy.qdq.for_backend` places it.
+        quantizer: What made it, for people.
+        family: What is in INT8 and what is not; of graphs that share it the first is good enough
+            to build, because they are equally fast.
+        psnr_db: To the float student on judges, in dB, in the form for the first of ``backends``.
+        kept: Layers left in float on demand.
+        backends: What may fuse it.
     """
 
     model: onnx.ModelProto
     quantizer: str
+    family: str
     psnr_db: float
+    kept: tuple[str, ...]
+    backends: tuple[Backend, ...]
 
 
-def check_calibration(pixels: Pixels) -> None:
-    """Refuse a calibration set that would quantize a student badly.
+def quantize_candidates(
+    model: onnx.ModelProto,
+    calibration: Pixels,
+    backends: Sequence[Backend],
+    *,
+    keep: Sequence[str] = (),
+    spec: PixelSpec = RGB,
+) -> tuple[Quantized, ...]:
+    """Quantize a float student in every way that pays; the same inputs give the same bytes.
 
-    Args:
-        pixels: (N, H, W, 3) uint8.
-
-    Raises:
-        ValueError: Too few images, the same one twice, one that is flat, or a set without
-            contrast; the message says which.
-    """
-    remedy = "choose other calibration images and run pocketgan compress again"
-    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[-1] != 3:
-        raise ValueError(
-            f"calibration is {pixels.dtype} {pixels.shape}, not uint8 (N, H, W, 3); {remedy}"
-        )
-    if len(pixels) < FEWEST:
-        raise ValueError(f"calibration has {len(pixels)} images; it takes {FEWEST}; {remedy}")
-    seen: dict[str, int] = {}
-    for index, image in enumerate(pixels):
-        if image.std() < FLATTEST:
-            raise ValueError(
-                f"calibration image {index} is flat (levels {image.min()} to {image.max()}) and "
-                f"says nothing about activations; {remedy}"
-            )
-        first = seen.setdefault(hashlib.sha256(image.tobytes()).hexdigest(), index)
-        if first != index:
-            raise ValueError(f"calibration images {first} and {index} are the same; {remedy}")
-    darkest, brightest = int(pixels.min()), int(pixels.max())
-    if brightest - darkest < NARROWEST:
-        raise ValueError(
-            f"calibration covers levels {darkest} to {brightest} of 0 to 255, fewer than "
-            f"{NARROWEST}; {remedy}"
-        )
-
-
-def quantize(model: onnx.ModelProto, calibration: Pixels, *, enough_db: float) -> Quantized:
-    """Quantize a float student; the same inputs give the same bytes.
-
-    The whole graph is tried first, with two ways to find ranges. Where neither is enough, the first
-    and last layers stay in float: there an image passes through few channels, so that one rounding
-    is seen at once, and their share of the work is small.
+    By NNCF with averaged and with true extremes, sums in float: for every backend. For TensorRT
+    also both with sums in INT8, which it fuses. For ONNX Runtime also both with their islands
+    closed where they have any, and the better of its own quantizer's two ranges.
 
     Args:
-        model: Float ONNX; not changed.
-        calibration: Inputs as the student will see them, (N, H, W, 3); checked first.
-        enough_db: PSNR to the float student that is good enough, in dB.
+        model: Float ONNX; not changed. Its nodes get names where they have none.
+        calibration: Inputs as the student will see them, (N, H, W, 3), checked by
+            `deploy.calibration.check_calibration` before.
+        backends: What will run them. ONNX Runtime that works through TensorRT counts as
+            ``tensorrt`` here: it fuses what TensorRT fuses.
+        keep: Names of layers left in float.
+        spec: How the student sees pixels.
+
+    Returns:
+        Best first. None where all layers are kept, or where there is no layer at all.
 
     Raises:
-        ValueError: As `check_calibration`.
+        ValueError: A name in ``keep`` that is no layer; the message has the nearest that is.
         ModuleNotFoundError: NNCF is not installed.
     """
-    check_calibration(calibration)
-    judges = to_model(calibration[:: max(1, len(calibration) // JUDGES)][:JUDGES])
-    reference = _outputs(model, judges)
-    convolutions = [n.name for n in model.graph.node if n.op_type in ("Conv", "ConvTranspose")]
-    plans = [(list[str](), "")]
-    if len(convolutions) > 2 * ENDS:
-        ends = [*convolutions[:ENDS], *convolutions[-ENDS:]]
-        plans.append((ends, f", {ENDS} layers at each end in float"))
-    tries: list[Quantized] = []
-    for kept, note in plans:
-        if tries and max(one.psnr_db for one in tries) >= enough_db:
-            break
-        for name, extremes in (("nncf performance, mean", False), ("nncf mixed, extremes", True)):
-            int8 = _by_nncf(model, calibration, extremes=extremes, kept=kept)
-            # rewritten as ONNX Runtime fuses it: the same numbers as unchanged, but faster
-            outputs = _outputs(sink_pads(unsigned_activations(int8)), judges)
-            tries.append(Quantized(int8, name + note, psnr(outputs, reference, data_range=2.0)))
-    return max(tries, key=lambda quantized: quantized.psnr_db)
+    model = named(model)
+    layers = [node.name for node in model.graph.node if node.op_type in LAYERS]
+    for name in keep:
+        if name not in layers:
+            raise ValueError(f"there is no layer {name!r} to keep; {nearest(name, layers)}")
+    if set(layers) <= set(keep) or not backends:
+        return ()
+    judges = to_model(calibration[:: max(1, len(calibration) // JUDGES)][:JUDGES], spec)
+    reference = canonical(_outputs(model, judges), spec)
+
+    def scored(
+        made: onnx.ModelProto, quantizer: str, family: str, takers: Sequence[Backend]
+    ) -> Quantized:
+        images = canonical(_outputs(_as_run(made, takers[0]), judges), spec)
+        fidelity = psnr(images, reference, data_range=2.0)
+        return Quantized(made, quantizer, family, fidelity, tuple(keep), tuple(takers))
+
+    found = []
+    summing = "tensorrt" in backends and any(node.op_type == "Add" for node in model.graph.node)
+    for sums in (False, True) if summing else (False,):
+        note, takers = (", sums too", ("tensorrt",)) if sums else ("", tuple(backends))
+        for name, extremes in (("performance, mean", False), ("mixed, extremes", True)):
+            made = by_nncf(model, calibration, extremes=extremes, sums=sums, keep=keep, spec=spec)
+            found.append(scored(made, f"nncf {name}{note}", f"nncf{note}", takers))
+    if "onnxruntime" in backends:
+        for one in found[:2]:
+            closed = _closed(one.model, model, calibration, spec)
+            if closed is not None:
+                note = ", islands closed"
+                found.append(
+                    scored(closed, one.quantizer + note, one.family + note, ("onnxruntime",))
+                )
+        own = []
+        for method in METHODS:
+            made = by_onnxruntime(model, calibration, method=method, keep=keep, spec=spec)
+            title = f"onnxruntime, {method}"
+            own.append(scored(made, title, "onnxruntime", ("onnxruntime",)))
+        found.append(max(own, key=lambda quantized: quantized.psnr_db))
+    usable = [one for one in found if quantized_layers(one.model)]
+    return tuple(sorted(usable, key=lambda quantized: -quantized.psnr_db))
 
 
-def _by_nncf(
-    model: onnx.ModelProto, calibration: Pixels, *, extremes: bool, kept: list[str]
-) -> onnx.ModelProto:
-    with _quiet():
-        # here, because importing NNCF takes a second and brings torch along where there is one
-        import nncf  # noqa: PLC0415
-        from nncf.quantization import advanced_parameters, range_estimator  # noqa: PLC0415
+def ends(model: onnx.ModelProto) -> list[str]:
+    """Layers that may stay in float where all in INT8 is not enough: the first and the last two.
 
-        logging.getLogger("nncf").setLevel(logging.ERROR)
-        name = input_name(model)
-
-        def item(image: Pixels) -> dict[str, Images]:
-            return {name: to_model(image)}
-
-        options: Any = advanced_parameters.AdvancedQuantizationParameters()
-        preset = nncf.QuantizationPreset.PERFORMANCE  # symmetric activations
-        if extremes:
-            preset = nncf.QuantizationPreset.MIXED  # asymmetric activations
-            minmax = range_estimator.RangeEstimatorParametersSet.MINMAX
-            options.activations_range_estimator_params = minmax
-        copy = onnx.ModelProto()
-        copy.CopyFrom(model)
-        quantized: onnx.ModelProto = nncf.quantize(
-            copy,
-            nncf.Dataset(list(calibration), item),
-            preset=preset,
-            subset_size=len(calibration),
-            advanced_parameters=options,
-            ignored_scope=nncf.IgnoredScope(names=kept) if kept else None,
-        )
-    del quantized.metadata_props[:]
-    return quantized
+    There an image passes through few channels, so that one rounding is seen at once. Empty where
+    they would be all layers.
+    """
+    layers = [node.name for node in model.graph.node if node.op_type in ("Conv", "ConvTranspose")]
+    return [*layers[:ENDS], *layers[-ENDS:]] if len(layers) > 2 * ENDS else []
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep NNCF's progress bars, warnings and telemetry away from whoever runs us."""
-    with unreported(), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        # deprecations inside NNCF and what it imports, which nobody here can mend
-        warnings.simplefilter("ignore")
-        yield
+def named(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with a name of its own for every node; the same model where it has them."""
+    names = [str(node.name) for node in model.graph.node]
+    if all(names) and len(set(names)) == len(names):
+        return model
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    taken = set(names)
+    seen: set[str] = set()
+    for index, node in enumerate(copy.graph.node):
+        if not node.name or node.name in seen:
+            node.name = _free(node.name or f"{node.op_type}_{index}", taken)
+        taken.add(node.name)
+        seen.add(node.name)
+    return copy
+
+
+def _free(name: str, taken: set[str]) -> str:
+    free, count = name, 1
+    while free in taken:
+        count += 1
+        free = f"{name}_{count}"
+    return free
+
+
+def _closed(
+    quantized: onnx.ModelProto, model: onnx.ModelProto, calibration: Pixels, spec: PixelSpec
+) -> onnx.ModelProto | None:
+    """The graph with its float islands closed, or None where it has none."""
+    opened = open_outputs(quantized)
+    if not opened:
+        return None
+    ranges = tensor_ranges(model, opened, calibration, percentile=PERCENTILE, spec=spec)
+    return close_islands(quantized, ranges)
+
+
+def _as_run(model: onnx.ModelProto, backend: Backend) -> onnx.ModelProto:
+    """The numbers a backend will give, in the form that ONNX Runtime is fast at."""
+    if backend == "tensorrt":
+        model = symmetric_activations(collapse_activations(model))
+    elif backend == "onnxruntime":
+        model = collapse_activations(model)
+    return sink_pads(unsigned_activations(model))
 
 
 def _outputs(model: onnx.ModelProto, images: Images) -> Images:

@@ -19,6 +19,8 @@ ROWS = 3
 def write_sheet(bundle: Bundle, path: Path) -> None:
     """Draw input, teacher, float student, engine and truth, side by side, for some golden images.
 
+    Teacher and truth only where they are known.
+
     Above each column but the first stands its mean PSNR to the truth over the rows drawn, where
     there is a truth.
 
@@ -34,13 +36,15 @@ def write_sheet(bundle: Bundle, path: Path) -> None:
     # evenly through the set: neighbours are often crops of one photo
     count = min(ROWS, len(golden.source))
     chosen = [(2 * row + 1) * len(golden.source) // (2 * count) for row in range(count)]
-    engine = [from_model(session.run(to_model(golden.source[index])))[0] for index in chosen]
-    columns: dict[str, list[Pixels]] = {
-        "input": [golden.source[index] for index in chosen],
-        "teacher": [golden.teacher[index] for index in chosen],
-        "student, float": list(from_model(golden.student[chosen])),
-        f"student, {face.precision}": engine,
-    }
+    spec = face.model.pixels
+    engine = [
+        from_model(session.run(to_model(golden.source[index], spec)), spec)[0] for index in chosen
+    ]
+    columns: dict[str, list[Pixels]] = {"input": [golden.source[index] for index in chosen]}
+    if golden.teacher is not None:
+        columns["teacher"] = [golden.teacher[index] for index in chosen]
+    columns["student, float"] = list(from_model(golden.student[chosen], spec))
+    columns[f"student, {face.precision}"] = engine
     truth = None if golden.target is None else [golden.target[index] for index in chosen]
     drawn = {name + _gain(images, truth): images for name, images in columns.items()}
     if truth is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich import box
@@ -11,11 +12,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from deploy.artifacts import Bundle, Candidate, GoldenPairs, Manifest, Quality
+from deploy.choose import AS_EXPORTED
+from deploy.evidence import LayerSensitivity, read_evidence
 from deploy.imaging import from_model
 from deploy.verify import pixel_quality
 from devices.sealed import MANIFEST
 
 NONE = "-"
+WORST = 6
+"""Layers that are shown of what INT8 costs."""
 
 
 def unfinished(export: Path, device: str, out: Path, reasons: list[str]) -> str:
@@ -33,6 +38,16 @@ def unfinished(export: Path, device: str, out: Path, reasons: list[str]) -> str:
     )
 
 
+def working_line(stage: int, stages: int, names: Sequence[str], text: str) -> Table:
+    """One line of ``pocketgan deploy``: which stage it was and what came of it."""
+    line = Table.grid(padding=(0, 2))
+    line.add_column(style="dim", no_wrap=True)
+    line.add_column(style="bold", width=max(len(name) for name in names))
+    line.add_column()
+    line.add_row(f"{stage}/{stages}", names[stage - 1], plain(text))
+    return line
+
+
 def summarise(console: Console, bundle: Bundle) -> None:
     """Print what came of a deployment, in two lines."""
     manifest = bundle.manifest
@@ -41,7 +56,7 @@ def summarise(console: Console, bundle: Bundle) -> None:
     if manifest.latency is not None:
         size = manifest.profile.image_size
         facts.append(f"{manifest.latency.p50_ms:.1f} ms at {size} x {size}")
-        eager = manifest.teacher.torch_eager_p50_ms
+        eager = manifest.teacher.torch_eager_p50_ms if manifest.teacher else None
         if eager is not None:
             times = eager / manifest.latency.p50_ms
             facts.append(f"{times:.1f} x faster than the teacher in PyTorch eager")
@@ -67,7 +82,7 @@ def show_bundle(console: Console, folder: Path, *, as_json: bool) -> int:
         engine=f"{manifest.engine_file}: {manifest.backend} {manifest.precision}, {state}",
     )
     _show_models(console, bundle)
-    _show_candidates(console, manifest)
+    show_candidates(console, bundle)
     if manifest.latency is not None:
         latency = manifest.latency
         _facts(
@@ -87,22 +102,28 @@ def _show_models(console: Console, bundle: Bundle) -> None:
     model, teacher, shipped = manifest.model, manifest.teacher, shipped_candidate(manifest)
     floats = [c for c in manifest.candidates if c.precision == "fp32" and c.engine_bytes]
     fastest = min(floats, key=lambda c: c.p50_ms or 0.0, default=None)
-    table = _table("teacher and student", "", "teacher", "float student", "engine")
-    table.add_row("runs on", "PyTorch eager", name_of(fastest), name_of(shipped))
-    table.add_row("parameters", f"{teacher.params / 1e6:.2f} M", f"{model.params / 1e6:.2f} M", "")
-    for label, theirs, ours in (
-        ("MACs", teacher.macs, model.macs),
-        ("MACs as papers count", teacher.macs_published, model.macs_published),
+    title = "teacher and student" if teacher else "model and engine"
+    table = _table(title, "", "teacher", "float student", "engine")
+    table.add_row(
+        "runs on", "PyTorch eager" if teacher else NONE, name_of(fastest), name_of(shipped)
+    )
+    theirs = f"{teacher.params / 1e6:.2f} M" if teacher else NONE
+    table.add_row("parameters", theirs, f"{model.params / 1e6:.2f} M", "")
+    for label, before, after in (
+        ("MACs", teacher.macs if teacher else None, model.macs),
+        ("MACs as papers count", teacher.macs_published if teacher else None, model.macs_published),
     ):
-        fewer = f"{ours / 1e9:.2f} G, {theirs / ours:.1f} x fewer"
-        table.add_row(label, f"{theirs / 1e9:.2f} G", fewer, "")
+        ours = f"{after / 1e9:.2f} G"
+        if before:
+            ours += f", {before / after:.1f} x fewer"
+        table.add_row(label, f"{before / 1e9:.2f} G" if before else NONE, ours, "")
     table.add_row(
         "size",
-        size_text(4 * teacher.params),
+        size_text(4 * teacher.params if teacher else None),
         size_text(fastest.engine_bytes if fastest else None),
         size_text(shipped.engine_bytes),
     )
-    eager = teacher.torch_eager_p50_ms
+    eager = teacher.torch_eager_p50_ms if teacher else None
     table.add_row(
         "latency p50",
         _ms(eager),
@@ -110,12 +131,13 @@ def _show_models(console: Console, bundle: Bundle) -> None:
         _ms(shipped.p50_ms, eager),
         end_section=True,
     )
-    table.add_row(
-        "to truth, held-back images",
-        _both(teacher.psnr_db, teacher.ssim),
-        _quality(manifest.student),
-        NONE,
-    )
+    if teacher is not None:
+        table.add_row(
+            "to truth, held-back images",
+            _both(teacher.psnr_db, teacher.ssim),
+            _quality(manifest.student),
+            NONE,
+        )
     _add_golden(table, bundle)
     table.add_row("to float student", NONE, NONE, _both(shipped.psnr_db, shipped.ssim))
     console.print(table)
@@ -124,50 +146,76 @@ def _show_models(console: Console, bundle: Bundle) -> None:
 def _add_golden(table: Table, bundle: Bundle) -> None:
     """What the bundle's own images say of teacher, float student and engine."""
     golden = GoldenPairs.read(bundle.golden)
-    student = from_model(golden.student)
-    if golden.target is None:
-        reference, name, theirs = golden.teacher, "teacher", NONE
-    else:
-        reference, name = golden.target, "truth"
-        theirs = _quality(pixel_quality(golden.teacher, reference))
+    spec = bundle.manifest.model.pixels
+    name, pixels = golden.reference(spec)
+    theirs, ours = NONE, NONE
+    if name == "truth" and golden.teacher is not None:
+        theirs = _quality(pixel_quality(golden.teacher, pixels))
+    if name != "float student":
+        ours = _quality(pixel_quality(from_model(golden.student, spec), pixels))
     table.add_row(
         f"to {name}, {len(golden.source)} golden pairs",
         theirs,
-        _quality(pixel_quality(student, reference)),
+        ours,
         _quality(bundle.manifest.quality),
     )
 
 
-def _show_candidates(console: Console, manifest: Manifest) -> None:
+def show_candidates(console: Console, bundle: Bundle) -> None:
+    """Print every engine that was tried and why it lost, and what INT8 costs layer by layer."""
+    manifest = bundle.manifest
     table = _table(
-        "engines tried, beside the float student",
-        "",
-        "engine",
-        "p50",
-        "PSNR",
-        "SSIM",
-        "size",
-        "why",
+        "engines tried, beside the float student", "", "engine", "p50", "PSNR", "LPIPS", "size"
     )
-    table.columns[0].justify = table.columns[1].justify = table.columns[6].justify = "left"
+    table.columns[0].justify = table.columns[1].justify = "left"
+    table.columns[1].ratio = 1
+    table.expand = True
     for one in manifest.candidates:
+        notes = [one.quantizer, None if one.variant == AS_EXPORTED else one.variant, one.reason]
         table.add_row(
             ">" if one.shipped else "",
-            name_of(one) + (f"\n{one.quantizer}" if one.quantizer else ""),
+            name_of(one),
             _ms(one.p50_ms),
             NONE if one.psnr_db is None else f"{one.psnr_db:.1f} dB",
-            NONE if one.ssim is None else f"{one.ssim:.4f}",
+            NONE if one.lpips is None else f"{one.lpips:.4f}",
             size_text(one.engine_bytes),
-            plain(one.reason),
             style="bold green" if one.shipped else None,
         )
+        table.add_row("", plain("\n".join(filter(None, notes))), "", "", "", "", style="dim")
     console.print(table)
     floor = manifest.floor
+    most = "" if floor.lpips is None else f"; LPIPS of at most {floor.lpips:g}"
     _facts(
         console,
         floor=f"{floor.psnr_db:g} dB to the float student; at most {floor.truth_drop_db:g} dB "
-        "lost to the truth",
+        f"lost to the truth{most}",
     )
+    evidence = read_evidence(bundle)
+    if evidence is not None and evidence.sensitivity:
+        _show_layers(console, evidence.sensitivity)
+
+
+def _show_layers(console: Console, layers: Sequence[LayerSensitivity]) -> None:
+    table = _table(
+        f"what quantizing one layer alone costs, the worst {WORST} of {len(layers)}",
+        "layer",
+        "operator",
+        "PSNR",
+        "SSIM",
+        "LPIPS",
+        "",
+    )
+    table.columns[1].justify = table.columns[5].justify = "left"
+    for one in layers[:WORST]:
+        table.add_row(
+            plain(one.layer),
+            one.operator,
+            f"{one.psnr_db:.1f} dB",
+            f"{one.ssim:.4f}",
+            NONE if one.lpips is None else f"{one.lpips:.4f}",
+            "back in float" if one.reverted else "",
+        )
+    console.print(table)
 
 
 def _show_provenance(console: Console, bundle: Bundle) -> None:

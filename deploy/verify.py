@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deploy.artifacts import GoldenPairs, Quality, QualityFloor
-from deploy.imaging import Pixels, from_model, to_model
+from deploy.imaging import RGB, Pixels, PixelSpec, canonical, from_model, to_model
 from devices.session import Images, Session
 
 PSNR_CEILING_DB = 100.0
@@ -20,9 +20,31 @@ FLOAT_TOLERANCE = 1e-3
 WINDOW = 11
 """Side of the Gaussian window of SSIM, in pixels."""
 
+Distance = Callable[[Images, Images], NDArray[np.float32]]
+"""How different the images of pairs look: (N, 3, H, W) in [-1, 1] twice -> (N,); 0 is the same."""
+
 
 class EngineError(ValueError):
     """An engine whose images are not images, or not the float student's where they must be."""
+
+
+@dataclass(frozen=True)
+class Closeness:
+    """How close images are to the float student's, as means over them.
+
+    Attributes:
+        psnr_db: PSNR in [-1, 1], in dB; `PSNR_CEILING_DB` at most.
+        ssim: SSIM.
+        lpips: LPIPS, or None where there was no LPIPS to ask.
+    """
+
+    psnr_db: float
+    ssim: float
+    lpips: float | None
+
+    def shortfall(self, floor: QualityFloor) -> str:
+        """What is below the floor, in a few words; empty where nothing is."""
+        return _far(self.psnr_db, self.lpips, floor)
 
 
 @dataclass(frozen=True)
@@ -33,9 +55,10 @@ class Fidelity:
         psnr_db: PSNR to the float student's images in [-1, 1], in dB; `PSNR_CEILING_DB` at most.
         ssim: SSIM to the same.
         largest_error: Largest difference of one value in [-1, 1].
-        quality: After rounding to 8 bits, to the truth where there is one, else to the teacher.
+        quality: After rounding to 8 bits, beside what `GoldenPairs.reference` gives.
         truth_psnr_db: PSNR to the truth after rounding to 8 bits, or None without a truth.
         truth_drop_db: By how much that is below the float student's, or None.
+        lpips: LPIPS to the float student's images, or None where there was no LPIPS to ask.
     """
 
     psnr_db: float
@@ -44,6 +67,7 @@ class Fidelity:
     quality: Quality
     truth_psnr_db: float | None = None
     truth_drop_db: float | None = None
+    lpips: float | None = None
 
     def passes(self, floor: QualityFloor) -> bool:
         """Whether nothing is below the floor."""
@@ -51,41 +75,74 @@ class Fidelity:
 
     def shortfall(self, floor: QualityFloor) -> str:
         """What is below the floor, in a few words; empty where nothing is."""
-        if self.psnr_db < floor.psnr_db:
-            return f"{self.psnr_db:.1f} dB to the float student, floor {floor.psnr_db:g}"
+        far = _far(self.psnr_db, self.lpips, floor)
+        if far:
+            return far
         if self.truth_drop_db is not None and self.truth_drop_db > floor.truth_drop_db:
             return f"loses {self.truth_drop_db:.2f} dB to the truth, floor {floor.truth_drop_db:g}"
         return ""
 
 
-def verify(session: Session, golden: GoldenPairs) -> Fidelity:
+def verify(
+    session: Session,
+    golden: GoldenPairs,
+    lpips: Distance | None = None,
+    *,
+    spec: PixelSpec = RGB,
+) -> Fidelity:
     """Run an engine on the golden pairs, one image at a time, and compare.
+
+    Args:
+        session: The engine.
+        golden: What it must reproduce.
+        lpips: A `deploy.lpips.Lpips`, or None to leave LPIPS out: a floor that asks for it then
+            refuses the engine.
+        spec: How the student sees pixels. Whatever it is, figures are of images in [-1, 1].
 
     Raises:
         EngineError: It gives images of another shape, or values that are not finite.
     """
-    outputs = np.concatenate([_run(session, index, golden) for index in range(len(golden.source))])
-    pixels = from_model(outputs)
+    outputs = np.concatenate(
+        [_run(session, index, golden, spec) for index in range(len(golden.source))]
+    )
+    pixels = from_model(outputs, spec)
     truth = golden.target
-    ours = None if truth is None else pixel_quality(pixels, truth).psnr_db
-    student = None if truth is None else pixel_quality(from_model(golden.student), truth).psnr_db
+    ours = student = None
+    if truth is not None:
+        ours = pixel_quality(pixels, truth).psnr_db
+        student = pixel_quality(from_model(golden.student, spec), truth).psnr_db
+    images, references = canonical(outputs, spec), canonical(golden.student, spec)
+    close = closeness(images, references, lpips)
     return Fidelity(
-        psnr_db=_mean(
-            psnr(a, b, data_range=2.0) for a, b in zip(outputs, golden.student, strict=True)
-        ),
-        ssim=_mean(
-            # from 0 up: the luminance term of SSIM means nothing where values change sign
-            ssim(a + 1, b + 1, data_range=2.0)
-            for a, b in zip(outputs, golden.student, strict=True)
-        ),
-        largest_error=float(np.abs(outputs - golden.student).max()),
-        quality=pixel_quality(pixels, golden.teacher if truth is None else truth),
+        psnr_db=close.psnr_db,
+        ssim=close.ssim,
+        largest_error=float(np.abs(images - references).max()),
+        quality=pixel_quality(pixels, golden.reference(spec)[1]),
         truth_psnr_db=ours,
         truth_drop_db=None if ours is None or student is None else student - ours,
+        lpips=close.lpips,
     )
 
 
-def needed_db(golden: GoldenPairs, floor: QualityFloor) -> float:
+def closeness(images: Images, references: Images, lpips: Distance | None) -> Closeness:
+    """Compare images with the float student's, (N, 3, H, W) in [-1, 1] each.
+
+    Raises:
+        EngineError: Values that are not finite: no figure would mean anything.
+    """
+    if not np.isfinite(images).all():
+        raise EngineError("images came out with values that are not finite; they have no quality")
+    pairs = list(zip(images, references, strict=True))
+    return Closeness(
+        psnr_db=_mean(psnr(a, b, data_range=2.0) for a, b in pairs),
+        # from 0 up: the luminance term of SSIM means nothing where values change sign
+        ssim=_mean(ssim(a + 1, b + 1, data_range=2.0) for a, b in pairs),
+        # a student without a tanh leaves [-1, 1], which no image does
+        lpips=None if lpips is None else _mean(lpips(images.clip(-1, 1), references.clip(-1, 1))),
+    )
+
+
+def needed_db(golden: GoldenPairs, floor: QualityFloor, *, spec: PixelSpec = RGB) -> float:
     """PSNR to the float student that should keep an engine above the floor, in dB.
 
     To lose no more than the floor allows to the truth, an engine's own error must be as far below
@@ -94,7 +151,7 @@ def needed_db(golden: GoldenPairs, floor: QualityFloor) -> float:
     """
     if golden.target is None:
         return floor.psnr_db
-    student_db = pixel_quality(from_model(golden.student), golden.target).psnr_db
+    student_db = pixel_quality(from_model(golden.student, spec), golden.target).psnr_db
     allowed = 10 ** (max(floor.truth_drop_db, 0.01) / 10) - 1
     return max(floor.psnr_db, student_db - 10 * math.log10(allowed))
 
@@ -184,8 +241,25 @@ def _blur(image: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(sum(w * rows[..., k : k + width] for k, w in enumerate(weights)))
 
 
-def _run(session: Session, index: int, golden: GoldenPairs) -> Images:
-    output = session.run(to_model(golden.source[index]))
+def _far(psnr_db: float, lpips: float | None, floor: QualityFloor) -> str:
+    """In what an engine is too far from the float student; empty where in nothing."""
+    if psnr_db < floor.psnr_db:
+        return f"{psnr_db:.1f} dB to the float student, floor {floor.psnr_db:g}"
+    if floor.lpips is None:
+        return ""
+    if lpips is None:
+        return (
+            f"LPIPS to the float student is not known, floor {floor.lpips:g}: the export has no "
+            "lpips.onnx and the cache no weights; pocketgan evaluate fetches them"
+        )
+    # written so that a figure that is no number fails, too
+    if not lpips <= floor.lpips:
+        return f"LPIPS {lpips:.4f} to the float student, floor {floor.lpips:g}"
+    return ""
+
+
+def _run(session: Session, index: int, golden: GoldenPairs, spec: PixelSpec) -> Images:
+    output = session.run(to_model(golden.source[index], spec))
     expected = golden.student[index : index + 1]
     if output.shape != expected.shape:
         raise EngineError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,12 @@ def add_arguments(name: str, parser: argparse.ArgumentParser) -> None:
             default="fast",
             help="how long: about 6, 10 or 60 seconds (default: fast)",
         )
+        parser.add_argument(
+            "--key",
+            type=Path,
+            help="public key, or a folder of them, one of which must have signed it "
+            "(POCKETGAN_TRUSTED_KEYS)",
+        )
     else:
         parser.add_argument("--baseline", type=Path, required=True, help="the accepted bundle")
         parser.add_argument("--candidate", type=Path, required=True, help="the new bundle")
@@ -62,17 +69,23 @@ def run(name: str, args: argparse.Namespace) -> int:
 
     console = Console(highlight=False)
     if name == "check":
-        return _check(console, args.bundle, args.mode, args.json)
+        return _check(console, args.bundle, args.mode, args.json, args.key)
     if name == "gate":
         return _gate(console, args.baseline, args.candidate, args.rounds, args.json)
     return _devices(console, args.name)
 
 
-def _check(console: Console, bundle: Path, mode: ModeName, json: Path | None) -> int:
+def _check(
+    console: Console, bundle: Path, mode: ModeName, json: Path | None, key: Path | None
+) -> int:
     from devices.check import measure_bundle, over_budget, ready
     from devices.latency import MODES
+    from devices.sealed import read_sealed
+    from devices.signature import configured
 
     _folder_of(json)
+    # before anything of it is loaded
+    read_sealed(bundle, configured(key, os.environ))
     sealed, machine = ready(bundle)
     profile = sealed.profile
     _facts(
@@ -203,53 +216,53 @@ def _devices(console: Console, name: str | None) -> int:
     if name is not None:
         _show_profile(console, load_profile(name), machine)
         return 0
+    profiles = [load_profile(name) for name in profile_names()]
     table = Table(box=SIMPLE_HEAD)
     table.add_column("profile", no_wrap=True)
-    table.add_column("device")
+    table.add_column("device", no_wrap=True)
     table.add_column("precisions", no_wrap=True)
     table.add_column("p50 ms", justify="right")
-    table.add_column("here")
-    for profile in map(load_profile, profile_names()):
+    table.add_column("here", no_wrap=True)
+    for profile in profiles:
+        here = "no" if available(profile, machine) else "[green]yes[/]"
         table.add_row(
             profile.name,
             profile.description,
             ", ".join(profile.precisions),
-            f"{profile.budget.p50_ms:g}",
-            "no" if available(profile, machine) else "[green]yes[/]",
+            "-" if profile.refused else f"{profile.budget.p50_ms:g}",
+            "refused" if profile.refused else here,
+            style="dim" if profile.refused else None,
         )
     console.print(table)
+    for profile in profiles:
+        if profile.refused:
+            console.print(f"{profile.name}: {profile.refused}", style="dim", markup=False)
     _facts(console, machine=_machine(machine), runtimes=_runtimes(machine))
     console.print("pocketgan devices NAME shows one in full, and why it is not this machine.")
     return 0
 
 
 def _show_profile(console: Console, profile: DeviceProfile, machine: Machine) -> None:
-    from devices.machine import available
+    import psutil
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
 
-    budget = profile.budget
-    reasons = available(profile, machine)
-    _facts(
-        console,
-        name=profile.name,
-        device=profile.description,
-        architecture=profile.architecture,
-        board=profile.board or "any",
-        runtimes=", ".join(profile.backends),
-        providers=", ".join(profile.execution_providers),
-        precisions=", ".join(profile.precisions),
-        opset=f"{profile.opset} at most",
-        image=_size(profile),
-        threads=str(profile.threads),
-        memory=f"{profile.memory_mib} MiB",
-        channels=f"multiples of {profile.channel_multiple}",
-        budget=f"p50 {budget.p50_ms:g} ms, p90 {budget.p90_ms:g} ms, p99 {budget.p99_ms:g} ms",
-        source=profile.source,
-    )
-    for mode in profile.power_modes:
-        limits = ((mode.watts, "W"), (mode.gpu_mhz, "MHz GPU"), (mode.cpu_mhz, "MHz CPU"))
-        told = ", ".join(f"{value:g} {unit}" for value, unit in limits if value is not None)
-        _facts(console, **{"power mode": f"{mode.name}: {told} ({mode.source})"})
-    _facts(console, **{"this machine": "no: " + "; ".join(reasons) if reasons else "yes"})
+    from devices.catalogue import about_machine, facts_of, mode_row
+
+    _facts(console, **facts_of(profile))
+    if profile.power_modes:
+        table = Table(box=SIMPLE_HEAD)
+        table.add_column("power mode", no_wrap=True)
+        for header in ("W", "GPU MHz", "CPU MHz"):
+            table.add_column(header, justify="right")
+        table.add_column("p50 / p90 / p99 ms", no_wrap=True)
+        table.add_column("source", overflow="fold")
+        for mode in profile.power_modes:
+            table.add_row(*mode_row(mode))
+        console.print(table)
+    free_mib = psutil.virtual_memory().available / 2**20
+    for fact in about_machine(profile, machine, free_mib):
+        _facts(console, **{"this machine": fact})
 
 
 def _facts(console: Console, **facts: str) -> None:

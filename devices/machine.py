@@ -86,7 +86,7 @@ def this_machine(root: Path = Path("/"), ask: Ask | None = None) -> Machine:
         memory_mib=psutil.virtual_memory().total >> 20,
         board=_line(root / "proc/device-tree/model"),
         governor=_line(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
-        power_mode=_power_mode((ask or _ask)(("nvpmodel", "-q"))),
+        power_mode=_power_mode((ask or ask_program)(("nvpmodel", "-q"))),
         system=f"{platform.system()} {platform.release()}",
         runtimes=_runtimes(),
     )
@@ -108,6 +108,9 @@ def available(
 ) -> list[str]:
     """Why this machine is not the target of ``profile``; empty where it is.
 
+    One of the profile's runtimes is enough: where TensorRT itself is installed, an ONNX Runtime
+    without its TensorRT provider does not matter, and the other way round.
+
     Args:
         profile: The target.
         machine: What to judge; by default this machine.
@@ -115,18 +118,29 @@ def available(
     """
     machine = machine or this_machine()
     reasons = []
+    if profile.refused:
+        reasons.append(f"{profile.name} is refused: {profile.refused}")
     if machine.architecture != profile.architecture:
         reasons.append(f"it is {machine.architecture}, {profile.name} is {profile.architecture}")
     if profile.board is not None and profile.board not in (machine.board or ""):
         reasons.append(f"its board is {machine.board or 'unknown'}, not {profile.board}")
+    if profile.board is not None and machine.memory_mib < profile.memory_mib:
+        # modules of one name come with more memory and with less
+        reasons.append(
+            f"it has {machine.memory_mib} MiB of memory, {profile.name} allows a session "
+            f"{profile.memory_mib}"
+        )
     installed = [name for name in profile.backends if importlib.util.find_spec(name)]
-    if not installed:
-        reasons.append(f"it has no {' or '.join(profile.backends)} installed")
+    missing: list[str] = []
     if "onnxruntime" in installed:
         offered = onnxruntime_providers() if providers is None else providers
         missing = [name for name in profile.execution_providers if name not in offered]
-        if missing:
-            reasons.append(f"its onnxruntime has no {', '.join(missing)}")
+    usable = [name for name in installed if not (name == "onnxruntime" and missing)]
+    absent = [name for name in profile.backends if name not in installed]
+    if absent and not usable:
+        reasons.append(f"it has no {' or '.join(absent)} installed")
+    if missing and not usable:
+        reasons.append(f"its onnxruntime has no {', '.join(missing)}")
     return reasons
 
 
@@ -139,7 +153,7 @@ def _cores() -> int:
 def _cpu(cpuinfo: Path) -> str:
     """``model name`` on x86; on Arm the core types by part number."""
     parts: dict[str, None] = {}  # a set that keeps the order: big and little cores
-    for line in _text(cpuinfo).splitlines():
+    for line in read_text(cpuinfo).splitlines():
         key, _, value = (part.strip() for part in line.partition(":"))
         if key == "model name":
             return value
@@ -169,17 +183,19 @@ def _runtimes() -> dict[str, str]:
 
 def _line(path: Path) -> str | None:
     """A one-line file of the kernel; the device tree ends its strings with a zero byte."""
-    return _text(path).strip("\0\n ") or None
+    return read_text(path).strip("\0\n ") or None
 
 
-def _text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """The text of a file of the kernel; empty where there is none."""
     try:
         return path.read_text(errors="replace")
     except OSError:
         return ""
 
 
-def _ask(command: Sequence[str]) -> str | None:
+def ask_program(command: Sequence[str]) -> str | None:
+    """What a program prints, or None where it is absent, fails or takes over ten seconds."""
     program = shutil.which(command[0])
     if program is None:
         return None

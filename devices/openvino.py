@@ -26,7 +26,8 @@ class OpenVinoSession:
 
     The profile's image size has a graph of its own with that size fixed, which is 2 to 3 percent
     faster and answers the first image a quarter sooner than the dynamic graph (measured); the
-    dynamic one is compiled when another size comes.
+    dynamic one is compiled when another size comes, from what was read here: the file may be
+    replaced while a server runs.
 
     Raises:
         DeviceError: OpenVINO cannot read the file, or the CPU does not compute in ``precision``.
@@ -51,6 +52,7 @@ class OpenVinoSession:
             "NUM_STREAMS": 1,
             "PERFORMANCE_HINT": "LATENCY",
         }
+        self._model = self._read()
         self._fixed_shape, self._fixed = self._compile_fixed(profile.image_size)
         self._dynamic: ov.InferRequest | None = None
 
@@ -73,25 +75,37 @@ class OpenVinoSession:
         if shape == self._fixed_shape:
             return self._fixed
         if self._dynamic is None:
-            self._dynamic = self._compile(self._read())
+            self._dynamic = self._compile(self._model)
         return self._dynamic
+
+    def trim(self) -> None:
+        """Give back the memory that images of other sizes took; the next one takes it again."""
+        self._dynamic = None
 
     def _compile_fixed(self, size: int) -> tuple[tuple[int, ...], ov.InferRequest]:
         """The graph for one image of ``size`` x ``size``, or as it is where it fixes its size."""
         try:
-            model = self._read()
+            model = self._model.clone()
             shape = model.input(0).partial_shape
             if shape.is_dynamic:
                 model.reshape([1, shape[1], size, size])
             return tuple(model.input(0).shape), self._compile(model)
         except RuntimeError as error:
-            raise DeviceError(
-                f"openvino {ov.__version__} cannot read {self._engine} ({reason(error)}); "
-                "make it again with pocketgan deploy"
-            ) from error
+            raise self._unreadable(error) from error
 
     def _read(self) -> ov.Model:
-        return self._core.read_model(self._engine)
+        # mapped weights change under us when somebody writes over the file
+        self._core.set_property({"ENABLE_MMAP": False})
+        try:
+            return self._core.read_model(self._engine)
+        except RuntimeError as error:
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: RuntimeError) -> DeviceError:
+        return DeviceError(
+            f"openvino {ov.__version__} cannot read {self._engine} ({reason(error)}); "
+            "make it again with pocketgan deploy"
+        )
 
     def _compile(self, model: ov.Model) -> ov.InferRequest:
         return self._core.compile_model(model, "CPU", self._options).create_infer_request()

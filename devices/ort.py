@@ -1,22 +1,15 @@
-"""ONNX Runtime sessions, on the CPU or through its TensorRT and CUDA providers."""
+"""ONNX Runtime sessions, on the CPU or through a provider of another device."""
 
 from __future__ import annotations
 
-import hashlib
-import logging
-import os
 from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
 
+from devices.ort_providers import XNNPACK, cure, provider_options
 from devices.profile import DeviceProfile, Precision
 from devices.session import DeviceError, Images
-
-logger = logging.getLogger(__name__)
-
-PROVIDER_PACKAGES = {"CPUExecutionProvider": "onnxruntime"}
-"""The package that brings a provider; every other one comes with onnxruntime-gpu."""
 
 
 class OrtSession:
@@ -29,14 +22,15 @@ class OrtSession:
     def __init__(self, engine: Path, profile: DeviceProfile, *, precision: Precision) -> None:
         missing = [name for name in profile.execution_providers if name not in providers()]
         if missing:
-            package = PROVIDER_PACKAGES.get(missing[0], "onnxruntime-gpu")
             raise DeviceError(
                 f"profile {profile.name!r} needs {', '.join(missing)}; onnxruntime "
-                f"{ort.__version__} offers {', '.join(providers())}: install {package} "
-                "for this device, or choose another profile"
+                f"{ort.__version__} offers {', '.join(providers())}: {cure(missing[0])}, "
+                "or choose another profile"
             )
         options = ort.SessionOptions()
-        options.intra_op_num_threads = profile.threads
+        # XNNPACK has threads of its own, and two pools on the same cores wait for each other
+        xnnpack = XNNPACK in profile.execution_providers
+        options.intra_op_num_threads = 1 if xnnpack else profile.threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3  # errors; what is only odd goes to nobody who could act
         # a spinning pool burns a core for 30 to 40 ms after each run and slows whatever runs next
@@ -46,7 +40,7 @@ class OrtSession:
                 engine,
                 options,
                 providers=[
-                    (name, provider_options(name, engine, precision))
+                    (name, provider_options(name, engine, profile, precision))
                     for name in profile.execution_providers
                 ],
             )
@@ -77,34 +71,6 @@ class OrtSession:
 def providers() -> list[str]:
     """Execution providers of this ONNX Runtime, in its own order of preference."""
     return list(ort.get_available_providers())
-
-
-def provider_options(name: str, engine: Path, precision: Precision) -> dict[str, str]:
-    """Options for one execution provider; only TensorRT has any.
-
-    TensorRT builds its engine on first use, which takes minutes, and keeps it in a folder beside
-    the ONNX file. The folder carries the file's digest: an engine cached for another model under
-    the same name would translate images wrongly without a word.
-    """
-    if name != "TensorrtExecutionProvider":
-        return {}
-    options = {
-        "trt_fp16_enable": str(precision in ("fp16", "int8")),  # what INT8 leaves runs in FP16
-        "trt_bf16_enable": str(precision == "bf16"),
-        "trt_int8_enable": str(precision == "int8"),
-    }
-    if not os.access(engine.parent, os.W_OK):
-        logger.warning("%s is read-only: TensorRT builds its engine at every start", engine.parent)
-        return options
-    with engine.open("rb") as file:
-        key = hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    cache = str(engine.parent / f"tensorrt-{precision}-{key}")
-    return options | {
-        "trt_engine_cache_enable": "True",
-        "trt_engine_cache_path": cache,
-        "trt_timing_cache_enable": "True",
-        "trt_timing_cache_path": cache,
-    }
 
 
 def first_line(error: Exception) -> str:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import difflib
 import json
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Field,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     ValidationError,
@@ -19,7 +22,7 @@ from pydantic import (
 
 PROFILES = Path(__file__).parent / "profiles"
 
-Backend = Literal["onnxruntime", "openvino"]
+Backend = Literal["onnxruntime", "openvino", "tensorrt"]
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
 
 
@@ -54,6 +57,7 @@ class PowerMode(Frozen):
         watts: The cap the vendor states, or None where it states none.
         gpu_mhz: Highest GPU clock in this mode, or None where there is no GPU in use.
         cpu_mhz: Highest CPU clock in this mode.
+        budget: The latency promise in this mode, where it is not the profile's own.
         source: Where these numbers come from.
     """
 
@@ -61,7 +65,44 @@ class PowerMode(Frozen):
     watts: PositiveFloat | None = None
     gpu_mhz: PositiveInt | None = None
     cpu_mhz: PositiveInt | None = None
+    budget: LatencyBudget | None = None
     source: str
+
+
+class TensorRt(Frozen):
+    """TensorRT as a device has it; what a profile leaves out is asked of the board itself.
+
+    Attributes:
+        version: As the board's JetPack ships it (``10.3``); decides between a weakly typed network
+            and a strongly typed one.
+        compute_capability: Of the GPU (``8.7``).
+        workspace_mib: Scratch memory that building an engine may take, in MiB.
+        dla_cores: Deep-learning accelerators on the board.
+        use_dla: Whether to build for one of them; what it cannot run falls back to the GPU.
+    """
+
+    version: Annotated[str, Field(pattern=r"^\d+\.\d+(\.\d+)*$")]
+    compute_capability: Annotated[str, Field(pattern=r"^\d+\.\d$")]
+    workspace_mib: PositiveInt
+    dla_cores: NonNegativeInt = 0
+    use_dla: bool = False
+
+    @property
+    def number(self) -> tuple[int, ...]:
+        """The version as numbers, so that 10.3 comes before 10.12."""
+        return tuple(int(part) for part in self.version.split("."))
+
+    @property
+    def int8(self) -> bool:
+        """Whether the GPU computes in INT8 (TensorRT support matrix, hardware and precision)."""
+        capability = tuple(int(part) for part in self.compute_capability.split("."))
+        return capability == (6, 1) or capability >= (7, 0)  # 6.0 and 6.2 do not
+
+    @model_validator(mode="after")
+    def _has_what_it_uses(self) -> TensorRt:
+        if self.use_dla and not self.dla_cores:
+            raise ValueError("use_dla = true on a board with dla_cores = 0; leave use_dla out")
+        return self
 
 
 class DeviceProfile(Frozen):
@@ -75,15 +116,23 @@ class DeviceProfile(Frozen):
             any machine of the architecture will do.
         backends: Runtimes to try, in order of preference.
         execution_providers: ONNX Runtime providers, in order of preference.
+        provider_options: Options of a provider, by its name.
         precisions: Precisions worth building, in order of preference.
         opset: Newest ONNX opset the device's runtime reads.
         image_size: Height and width that latency is promised for, in pixels.
         threads: CPU threads a session may use.
         memory_mib: Memory a session may use, in MiB.
         channel_multiple: Channels are rounded to this when a student is pruned.
-        unsupported_operators: ONNX operators the device cannot run.
+        unsupported_operators: ONNX operators the device cannot run, ``Pad(reflect)`` for a mode of
+            one; where there is an equal graph without them, that one is built.
+        slow_operators: Operators that the device runs badly; equal graphs without them are tried
+            beside the exported one.
+        tensorrt: Set where a board has it.
+        refused: Why nothing can be deployed to this device; empty where it can. Such a profile is
+            there to be read: it may leave ``backends`` empty.
+        software: What the board's own system image ships, for people; empty where there is none.
         power_modes: Rows of the board's power switch, slowest first; empty where it has none.
-        budget: The latency promise at ``image_size``.
+        budget: The latency promise at ``image_size``, in the fastest power mode.
         source: Where the numbers above come from.
     """
 
@@ -93,6 +142,7 @@ class DeviceProfile(Frozen):
     board: str | None = None
     backends: tuple[Backend, ...]
     execution_providers: tuple[str, ...]
+    provider_options: dict[str, dict[str, str]] = {}
     precisions: tuple[Precision, ...]
     opset: PositiveInt
     image_size: PositiveInt
@@ -100,14 +150,72 @@ class DeviceProfile(Frozen):
     memory_mib: PositiveInt
     channel_multiple: PositiveInt
     unsupported_operators: tuple[str, ...] = ()
+    slow_operators: tuple[str, ...] = ()
+    tensorrt: TensorRt | None = None
+    refused: str = ""
+    software: str = ""
     power_modes: tuple[PowerMode, ...] = ()
     budget: LatencyBudget
     source: str
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> DeviceProfile:
+        wrong = "; ".join(_contradictions(self))
+        if wrong:
+            raise ValueError(wrong)
+        return self
+
+    def budget_in(self, power_mode: str | None) -> LatencyBudget:
+        """The latency promise in a power mode; the profile's own where the mode has none."""
+        own = [mode.budget for mode in self.power_modes if mode.name == power_mode and mode.budget]
+        return own[0] if own else self.budget
+
+
+def _contradictions(profile: DeviceProfile) -> Iterator[str]:
+    """What no file may say of one device, each with what to change."""
+    tensorrt = profile.tensorrt
+    if not profile.backends and not profile.refused:
+        yield "backends = [] leaves nothing to run on; name one, or say why in refused"
+    if not profile.precisions:
+        yield "precisions = [] leaves nothing to build; name at least 'fp32'"
+    if "onnxruntime" in profile.backends and not profile.execution_providers:
+        yield "onnxruntime needs execution_providers; the least is ['CPUExecutionProvider']"
+    if "tensorrt" in profile.backends and tensorrt is None:
+        yield "tensorrt in backends needs the table [tensorrt]"
+    if tensorrt is not None and not tensorrt.int8 and "int8" in profile.precisions:
+        yield (
+            f"precisions has 'int8', and compute capability {tensorrt.compute_capability} "
+            "has none; take it out"
+        )
+    if tensorrt is not None and tensorrt.use_dla and not {"fp16", "int8"} & {*profile.precisions}:
+        yield "use_dla = true needs 'fp16' or 'int8' in precisions; a DLA computes in nothing else"
+    for name in profile.provider_options:
+        if name not in profile.execution_providers:
+            yield f"provider_options is for {name}, which is not in execution_providers"
+    modes = [mode.name for mode in profile.power_modes]
+    for name in sorted({name for name in modes if modes.count(name) > 1}):
+        yield f"power_modes has {name!r} twice"
+
+
+def require_allowed(profile: DeviceProfile) -> None:
+    """Let through what can be deployed to.
+
+    Raises:
+        ValueError: The profile is listed only to say why not.
+    """
+    if profile.refused:
+        others = ", ".join(allowed_names())
+        raise ValueError(f"{profile.name} is refused: {profile.refused}; choose another: {others}")
 
 
 def profile_names() -> list[str]:
     """Names of the profiles that ship with the package, sorted."""
     return sorted(path.stem for path in PROFILES.glob("*.toml"))
+
+
+def allowed_names() -> list[str]:
+    """Names of the shipped profiles that something can be deployed to, sorted."""
+    return [name for name in profile_names() if not load_profile(name).refused]
 
 
 def load_profile(name_or_path: str | Path) -> DeviceProfile:
@@ -122,7 +230,7 @@ def load_profile(name_or_path: str | Path) -> DeviceProfile:
         path = PROFILES / f"{name_or_path}.toml"
     if not path.is_file():
         raise ValueError(
-            f"no device profile {str(name_or_path)!r}; there are: {', '.join(profile_names())} "
+            f"no device profile {str(name_or_path)!r}; there are: {', '.join(allowed_names())} "
             "(or give the path of a .toml file)"
         )
     return read_toml(DeviceProfile, path)
@@ -158,6 +266,9 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
         return f"unknown key {key!r}{hint}"
     if first["type"] == "missing":
         return f"missing key {key!r}"
+    if first["type"] == "value_error":  # of a whole table: what it says is enough
+        said = str(first["ctx"]["error"])
+        return f"{key}: {said}" if first["loc"] else said
     return f"{key} = {first['input']!r}: {first['msg']}"
 
 

@@ -42,6 +42,10 @@ def open_session(
             from devices.openvino import OpenVinoSession
 
             return OpenVinoSession(engine, profile, precision=precision)
+        if backend == "tensorrt":
+            from devices.trt import TensorRtSession
+
+            return TensorRtSession(engine, profile, precision=precision)
         from devices.ort import OrtSession
 
         return OrtSession(engine, profile, precision=precision)

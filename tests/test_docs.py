@@ -22,7 +22,7 @@ PROSE = "\n".join(path.read_text() for path in [README, *sorted((ROOT / "docs").
 
 RECIPES = sorted(path.stem for path in (ROOT / "compress" / "recipes").glob("*.toml"))
 PROFILES = sorted(path.stem for path in (ROOT / "devices" / "profiles").glob("*.toml"))
-TARGETS = set(re.findall(r"^([a-z-]+):(?!=)", (ROOT / "Makefile").read_text(), flags=re.M))
+TARGETS = set(re.findall(r"^([a-z0-9-]+):(?!=)", (ROOT / "Makefile").read_text(), flags=re.M))
 
 
 def methods() -> list[str]:

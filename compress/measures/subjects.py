@@ -17,7 +17,7 @@ from compress.macs import cost
 from compress.measures.report import SubjectCost, SubjectKind
 from deploy import imaging
 from deploy.artifacts import EXPORT, Bundle, ModelSpec, StudentExport
-from deploy.imaging import Pixels
+from deploy.imaging import RGB, Pixels, PixelSpec
 from devices.sealed import MANIFEST, digest
 from devices.session import open_session
 
@@ -87,14 +87,18 @@ def torch_translator(
 
 
 def padded(
-    run: Callable[[NDArray[np.float32]], NDArray[np.float32]], *, multiple: int, scale: int
+    run: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+    *,
+    multiple: int,
+    scale: int,
+    seen_as: PixelSpec = RGB,
 ) -> Callable[[Pixels], Pixels]:
     """Translate images of any size: mirrored up to a multiple, and cut back, as the server does."""
 
     def translate(pixels: Pixels) -> Pixels:
-        images = imaging.pad_to_multiple(imaging.to_model(pixels), multiple)
+        images = imaging.pad_to_multiple(imaging.to_model(pixels, seen_as), multiple)
         height, width = (side * scale for side in pixels.shape[:2])
-        translated: Pixels = imaging.from_model(run(images)[:, :, :height, :width])[0]
+        translated: Pixels = imaging.from_model(run(images)[:, :, :height, :width], seen_as)[0]
         return translated
 
     return translate
@@ -126,7 +130,10 @@ def _network(path: Path) -> Translator:
 
 def _export(path: Path) -> Translator:
     spec = StudentExport.read(path).manifest.model
-    student = load_network(path / "student.safetensors")
+    weights = path / "student.safetensors"
+    if not weights.is_file():
+        raise ValueError(f"{path} was not made by pocketgan compress; give a bundle made of it")
+    student = load_network(weights)
     return Translator(
         kind="export",
         sha256=digest(path / EXPORT),
@@ -150,7 +157,9 @@ def _bundle(path: Path) -> Translator:
         runs_on=f"{face.backend} {face.precision}",
         scale=spec.scale,
         cost=_cost(spec),
-        translate=padded(session.run, multiple=spec.size_multiple, scale=spec.scale),
+        translate=padded(
+            session.run, multiple=spec.size_multiple, scale=spec.scale, seen_as=spec.pixels
+        ),
     )
 
 

@@ -7,20 +7,21 @@ from pathlib import Path
 
 import onnxruntime as ort
 
-from devices.profile import DeviceProfile
+from devices.profile import DeviceProfile, Precision
 from devices.session import DeviceError
 
 ENGINE = "engine.onnx"
 
 
-def compile_onnx(model: Path, profile: DeviceProfile, out: Path) -> Path:
+def compile_onnx(model: Path, profile: DeviceProfile, out: Path, *, precision: Precision) -> Path:
     """Write ``engine.onnx`` into ``out``.
 
     On the CPU the graph is fused first, which more than halves the loading of an INT8 engine
     (24 to 10 ms, measured) and changes neither images nor latency. Only "extended" optimizations
     are run: they hold on every CPU of the architecture, while the layout of weights is a matter of
     the very CPU and is left to the session. A provider that builds engines of its own
-    (TensorRT) takes standard ONNX, so for it the model is kept as it is.
+    (TensorRT) takes standard ONNX, so for it the model is kept as it is. The precision is in the
+    graph, or an option of the provider when the session opens.
 
     Raises:
         DeviceError: ONNX Runtime cannot read the model.

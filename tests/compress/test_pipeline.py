@@ -56,6 +56,7 @@ def test_an_export_holds_what_deploy_needs(export, cpu):
     assert face.teacher.psnr_db is not None
     assert face.channel_multiple == cpu.channel_multiple
     assert export.calibration().shape == (4, 64, 64, 3)
+    assert export.lpips is None  # its floor does not ask, whatever this machine's cache holds
 
     golden = GoldenPairs.read(export.golden)
     session = ort.InferenceSession(export.model, providers=["CPUExecutionProvider"])

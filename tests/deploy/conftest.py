@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +175,14 @@ def write_profile(**changes: Any) -> DeviceProfile:
         "source": "made up",
     }
     return DeviceProfile(**facts | changes)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Engines and weights of the user's own cache decide no test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("POCKETGAN_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -5,23 +5,31 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from deploy.artifacts import (
+    EVIDENCE,
     EXPORT,
+    SBOM,
     Bundle,
     BundleError,
     GoldenPairs,
+    Latency,
+    Manifest,
     StudentExport,
+    content_digest,
 )
+from deploy.imaging import RGB, from_model, range_spec
 from deploy.sealing import seal
 from devices.profile import Frozen
 from devices.sealed import MANIFEST, digest, seal_text
 
 ROOT = Path(__file__).parents[2]
+SAMPLE = ROOT / "tests" / "serving" / "manifest.json"
 
 
 class Face(Frozen):
@@ -94,7 +102,10 @@ def test_every_file_of_an_export_is_in_the_test_above(export):
     ]
 
 
-@pytest.mark.parametrize("name", [MANIFEST, f"{MANIFEST}.sha256", "engine.onnx", "golden.npz"])
+FILES = ["engine.onnx", EVIDENCE, "golden.npz", MANIFEST, f"{MANIFEST}.sha256", SBOM]
+
+
+@pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("damage", [flip, Path.unlink])
 def test_a_bundle_with_one_damaged_file(name, damage, bundle):
     assert Bundle.read(bundle).path == bundle
@@ -104,8 +115,7 @@ def test_a_bundle_with_one_damaged_file(name, damage, bundle):
 
 
 def test_every_file_of_a_bundle_is_in_the_test_above(bundle):
-    names = sorted(path.name for path in bundle.iterdir())
-    assert names == ["engine.onnx", "golden.npz", MANIFEST, f"{MANIFEST}.sha256"]
+    assert sorted(path.name for path in bundle.iterdir()) == FILES
 
 
 def test_a_folder_that_is_no_bundle(tmp_path):
@@ -170,6 +180,94 @@ def test_golden_pairs_come_back_as_they_were(truth, tmp_path, make_photos):
         np.testing.assert_array_equal(getattr(back, name), getattr(pairs, name))
     back.write(tmp_path / "golden.npz")
     assert (tmp_path / "golden.npz").read_bytes() == first
+
+
+def test_golden_pairs_say_nothing_of_when_they_were_written(tmp_path, make_photos):
+    """So that the same pairs are the same file tomorrow."""
+    source = make_photos(1)
+    GoldenPairs(source, np.zeros((1, 3, 32, 32), np.float32), None, None).write(tmp_path / "g.npz")
+    with zipfile.ZipFile(tmp_path / "g.npz") as pairs:
+        assert {one.date_time for one in pairs.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+    back = GoldenPairs.read(tmp_path / "g.npz")
+    assert back.teacher is back.target is None
+
+
+def test_quality_is_beside_the_best_that_is_known(make_photos):
+    truth, teacher = make_photos(1, seed=1), make_photos(1, seed=2)
+    student = np.random.default_rng(0).random((1, 3, 32, 32), dtype=np.float32)
+    spec = range_spec(0, 1)
+    for target, theirs, name, wanted in (
+        (truth, teacher, "truth", truth),
+        (None, teacher, "teacher", teacher),
+        (None, None, "float student", from_model(student, spec)),
+    ):
+        got, images = GoldenPairs(truth, student, target, theirs).reference(spec)
+        assert got == name
+        np.testing.assert_array_equal(images, wanted)
+
+
+@pytest.fixture
+def face():
+    latency = Latency(p50_ms=1.0, p90_ms=2.0, samples=50, first_ms=3.0, load_ms=4.0)
+    sample = Manifest.model_validate_json(SAMPLE.read_text())
+    return sample.model_copy(update={"latency": latency, "sha256": {"engine.onnx": "1"}})
+
+
+def changed(face, **candidate):
+    (only,) = face.candidates
+    return face.model_copy(update={"candidates": (only.model_copy(update=candidate),)})
+
+
+@pytest.mark.parametrize(
+    "another_run",
+    [
+        lambda face: face.model_copy(update={"latency": None}),
+        lambda face: face.model_copy(update={"machine": {"cpu": "busy"}}),
+        lambda face: face.model_copy(
+            update={"teacher": face.teacher.model_copy(update={"torch_eager_p50_ms": 80.0})}
+        ),
+        lambda face: face.model_copy(update={"sha256": face.sha256 | {EVIDENCE: "2"}}),
+        lambda face: face.model_copy(update={"content_sha256": "3"}),
+        lambda face: changed(face, p50_ms=9.0, psnr_db=59.9, reason="slower"),
+    ],
+)
+def test_what_is_measured_does_not_change_the_content(another_run, face):
+    assert another_run(face) != face
+    assert content_digest(another_run(face)) == content_digest(face)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda face: face.model_copy(update={"sha256": {"engine.onnx": "2"}}),
+        lambda face: face.model_copy(update={"precision": "int8"}),
+        lambda face: face.model_copy(update={"lineage": face.lineage | {"teacher": "other"}}),
+        lambda face: face.model_copy(update={"versions": {"onnxruntime": "other"}}),
+        lambda face: face.model_copy(
+            update={"profile": face.profile.model_copy(update={"threads": 7})}
+        ),
+        lambda face: face.model_copy(
+            update={"model": face.model.model_copy(update={"pixels": range_spec(0, 1)})}
+        ),
+        lambda face: face.model_copy(
+            update={"teacher": face.teacher.model_copy(update={"params": 11})}
+        ),
+        lambda face: changed(face, quantizer="nncf"),
+    ],
+)
+def test_what_is_made_of_other_things_has_other_content(other, face):
+    assert content_digest(other(face)) != content_digest(face)
+
+
+def test_a_manifest_older_than_pixels_reads_as_the_default():
+    assert "pixels" not in json.loads(SAMPLE.read_text())["model"]
+    assert Manifest.model_validate_json(SAMPLE.read_text()).model.pixels == RGB
+
+
+def test_pixels_come_back_as_they_were(face):
+    spec = range_spec(0, 1, "bgr")
+    face = face.model_copy(update={"model": face.model.model_copy(update={"pixels": spec})})
+    assert Manifest.model_validate_json(face.model_dump_json()) == face
 
 
 def contents(folder):

@@ -29,7 +29,7 @@ def image():
 
 
 def test_onnxruntime_writes_one_fused_file(model, out, make_profile, run):
-    engine = ort_backend.compile_onnx(model, make_profile(), out)
+    engine = ort_backend.compile_onnx(model, make_profile(), out, precision="fp32")
     assert list(out.iterdir()) == [engine] == [out / "engine.onnx"]
     fused = Counter(node.op_type for node in onnx.load(engine).graph.node)
     assert fused["FusedConv"] >= 1
@@ -37,15 +37,26 @@ def test_onnxruntime_writes_one_fused_file(model, out, make_profile, run):
     np.testing.assert_allclose(session.run(image()), run(onnx.load(model), image()), atol=1e-6)
 
 
-def test_a_provider_that_builds_engines_of_its_own_gets_standard_onnx(model, out, make_profile):
-    providers = ("TensorrtExecutionProvider", "CUDAExecutionProvider")
-    engine = ort_backend.compile_onnx(model, make_profile(execution_providers=providers), out)
+@pytest.mark.parametrize(
+    "providers",
+    [
+        ("TensorrtExecutionProvider", "CUDAExecutionProvider"),
+        ("XnnpackExecutionProvider", "CPUExecutionProvider"),
+        ("QNNExecutionProvider",),
+        ("CoreMLExecutionProvider",),
+    ],
+)
+def test_a_provider_that_builds_engines_of_its_own_gets_standard_onnx(
+    model, out, make_profile, providers
+):
+    profile = make_profile(execution_providers=providers)
+    engine = ort_backend.compile_onnx(model, profile, out, precision="int8")
     assert engine.read_bytes() == model.read_bytes()
 
 
 def test_openvino_keeps_the_model(model, out, make_profile, run):
     backend = pytest.importorskip("deploy.backends.openvino", exc_type=ImportError)
-    engine = backend.compile_onnx(model, make_profile(), out)
+    engine = backend.compile_onnx(model, make_profile(), out, precision="fp32")
     assert engine.read_bytes() == model.read_bytes()
     session = open_session(engine, make_profile(), backend="openvino", precision="fp32")
     np.testing.assert_allclose(session.run(image()), run(onnx.load(model), image()), atol=1e-5)
@@ -58,4 +69,4 @@ def test_a_model_a_runtime_cannot_read(name, model, out, make_profile):
     broken.graph.node[2].op_type = "Reluu"
     model.write_bytes(broken.SerializeToString())
     with pytest.raises(DeviceError, match=r"(onnxruntime|openvino) \S+ cannot (compile|read) it"):
-        backend.compile_onnx(model, make_profile(), out)
+        backend.compile_onnx(model, make_profile(), out, precision="fp32")

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from deploy.artifacts import Quality, QualityFloor
-from deploy.choose import Tried, choose
+from deploy.choose import ALIKE, Tried, choose, engine_name
 from deploy.verify import Fidelity
 
 FLOOR = QualityFloor(psnr_db=40.0, truth_drop_db=0.5)
@@ -16,7 +16,9 @@ def fidelity(psnr_db=50.0, drop=0.0):
 
 
 def tried(backend, precision, p50_ms, psnr_db=50.0, drop=0.0):
-    return Tried(backend, precision, None, fidelity(psnr_db, drop), p50_ms, 1000)
+    return Tried(
+        backend, precision, fidelity=fidelity(psnr_db, drop), p50_ms=p50_ms, engine_bytes=1000
+    )
 
 
 def reasons(candidates):
@@ -41,7 +43,7 @@ def test_the_fastest_that_is_good_enough():
         "39.0 dB to the float student, floor 40",
         "fastest of 2 that may ship",
         "loses 0.60 dB to the truth, floor 0.5",
-        "slower: 2.00 x openvino bf16",
+        "slower: 2.00 x the one that ships",
         "slower than float: 20.00 against 16.00 ms",
         "no such provider",
     ]
@@ -75,6 +77,31 @@ def test_unmeasured_the_first_that_passes_ships():
 def test_equally_fast_the_preferred_one_ships():
     pair = [tried("openvino", "int8", 4.0), tried("onnxruntime", "int8", 4.0)]
     assert choose([*pair, tried("openvino", "fp32", 9.0)], FLOOR)[0] == 0
+
+
+def test_of_two_as_fast_as_each_other_the_one_closer_to_float_ships():
+    shipped, candidates = choose(
+        [
+            tried("openvino", "int8", 4.00, psnr_db=41.0),
+            tried("onnxruntime", "int8", 4.08, psnr_db=47.0),
+            tried("openvino", "bf16", 4.20, psnr_db=60.0),
+            tried("openvino", "fp32", 9.0),
+        ],
+        FLOOR,
+    )
+    assert shipped == 1
+    assert reasons(candidates)[0] == "as fast (0.98 x) but further from float"
+    assert reasons(candidates)[2] == "slower: 1.03 x the one that ships"
+
+
+def test_names_say_what_is_not_plain():
+    assert engine_name("openvino", "fp32", None) == "openvino fp32"
+    assert engine_name("openvino", "int8", "nncf; 2 of 24 layers in float") == (
+        "openvino int8 (nncf; 2 of 24 layers in float)"
+    )
+    assert engine_name("onnxruntime", "int8", "nncf", "sub-pixel") == (
+        "onnxruntime int8 (nncf; sub-pixel)"
+    )
 
 
 def test_one_that_was_not_measured_does_not_ship_beside_those_that_were():
@@ -133,7 +160,10 @@ def test_never_below_the_floor_and_never_slower_than_float(seed):
     shipped, candidates = choose(every, FLOOR)
     assert every[shipped] in may
     if measured:
-        assert every[shipped].p50_ms == min(t.p50_ms for t in may)
+        fastest = min(t.p50_ms for t in may)
+        assert every[shipped].p50_ms <= fastest * ALIKE
+        as_fast = [t for t in may if t.p50_ms <= fastest * ALIKE]
+        assert every[shipped].fidelity.psnr_db == max(t.fidelity.psnr_db for t in as_fast)
     else:
         assert every[shipped] is may[0]
     assert [one.shipped for one in candidates].count(True) == 1

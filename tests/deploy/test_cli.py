@@ -100,16 +100,16 @@ def test_deploy_on_the_device(sealed_export, board, tmp_path, wide, capsys, eage
     argv = ["deploy", sealed_export.path, "--device", board("desk"), "--out", out]
     assert main([str(arg) for arg in argv]) == 0
     said = flat(capsys.readouterr().out)
-    for part in ("1/7 read", "2/7 pre-flight", "3/7 build", "7/7 seal"):
+    for part in ("1/8 read", "2/8 pre-flight", "3/8 quantize", "8/8 seal"):
         assert part in said
     assert "tiny for desk: onnxruntime fp32, " in said
     assert "100.0 dB to the float student" in said
     assert "Not compiled" not in said
 
     assert main([str(arg) for arg in argv]) == 0
-    assert "1/7 read up to date: " in flat(capsys.readouterr().out)
+    assert "1/8 read up to date: " in flat(capsys.readouterr().out)
     assert main([*(str(arg) for arg in argv), "--force"]) == 0
-    assert "7/7 seal" in flat(capsys.readouterr().out)
+    assert "8/8 seal" in flat(capsys.readouterr().out)
 
 
 def test_deploy_elsewhere_says_what_finishes_it(sealed_export, board, tmp_path, wide, capsys):

@@ -3,10 +3,8 @@ from __future__ import annotations
 import re
 
 import numpy as np
-import onnx
-import onnxruntime as ort
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from deploy import graph
 
@@ -114,7 +112,7 @@ def test_a_model_that_is_not_a_student(change, message, make_student, tmp_path):
 
 
 @pytest.mark.parametrize("axes", [False, True])
-@pytest.mark.parametrize("opset", [18, 17, 15])
+@pytest.mark.parametrize("opset", [18, 17, 15, 13, 11])
 def test_an_older_opset_says_the_same(opset, axes, make_student, run):
     model = make_student(axes=axes)
     older = graph.at_opset(model, opset)
@@ -130,43 +128,12 @@ def test_a_model_that_is_old_enough_stays_as_it_is(make_student):
     assert graph.at_opset(model, 21) is model
 
 
-@pytest.mark.parametrize("opset", [13, 9])
+@pytest.mark.parametrize("opset", [10, 9])
 def test_an_opset_that_cannot_be_reached(opset, make_student):
     with pytest.raises(
         ValueError, match=f"is ONNX opset 18 and cannot be written in opset {opset}"
     ):
         graph.at_opset(make_student(), opset)
-
-
-def test_half_keeps_the_door_and_halves_the_weights(make_student, run):
-    model = make_student()
-    half = graph.half(model)
-    onnx.checker.check_model(half, full_check=True)
-    images = noise(2, 3, 16, 16)
-    difference = np.abs(run(half, images) - run(model, images)).max()
-    assert 0 < difference < 5e-3
-    weights = [t for t in half.graph.initializer if t.name.startswith("w")]
-    assert {t.data_type for t in weights} == {TensorProto.FLOAT16}
-    assert half.graph.input[0].type.tensor_type.elem_type == TensorProto.FLOAT
-
-
-def test_half_leaves_the_scales_of_resize_alone():
-    nodes = [helper.make_node("Resize", ["image", "", "scales"], ["out"], mode="nearest")]
-    model = helper.make_model(
-        helper.make_graph(
-            nodes,
-            "g",
-            [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, "h", "w"])],
-            [helper.make_tensor_value_info("out", TensorProto.FLOAT, [1, 3, "h2", "w2"])],
-            [numpy_helper.from_array(np.array([1, 1, 2, 2], dtype=np.float32), "scales")],
-        ),
-        opset_imports=[helper.make_opsetid("", 18)],
-        ir_version=8,
-    )
-    session = ort.InferenceSession(
-        graph.half(model).SerializeToString(), providers=["CPUExecutionProvider"]
-    )
-    assert session.run(None, {"image": noise(1, 3, 4, 4)})[0].shape == (1, 3, 8, 8)
 
 
 def test_memory_is_weights_and_what_lives_at_once(make_student):

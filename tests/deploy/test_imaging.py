@@ -7,14 +7,19 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 
 from deploy.imaging import (
+    RGB,
     ImageError,
     ImageTooLargeError,
+    PixelSpec,
+    canonical,
     decode,
     encode_png,
     from_model,
     pad_to_multiple,
+    range_spec,
     read_image,
     to_model,
 )
@@ -229,6 +234,65 @@ def test_what_is_outside_is_clipped():
     images = np.array([-2.0, -1.0, 0.0, 1.0, 3.0], np.float32).repeat(3).reshape(1, 5, 3)
     got = from_model(images.transpose(0, 2, 1)[..., None])
     assert got[0, :, 0, 0].tolist() == [0, 0, 128, 255, 255]
+
+
+IMAGENET = PixelSpec(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
+SPECS = (RGB, range_spec(0, 1), range_spec(0, 255, "bgr"), range_spec(-1, 1, "bgr"), IMAGENET)
+
+
+def test_the_default_pixels_are_what_they_have_always_been():
+    """Bit for bit: engines and golden pairs made before there was a choice must stay equal."""
+    pixels = noise()
+    images = pixels.astype(np.float32) / np.float32(127.5) - np.float32(1.0)
+    assert to_model(pixels).tobytes() == images.transpose(2, 0, 1).tobytes()
+    values = np.random.default_rng(0).normal(0, 0.7, (2, 3, 40, 50)).astype(np.float32)
+    levels = np.clip(np.rint((values.transpose(0, 2, 3, 1) + 1.0) * 127.5), 0, 255)
+    assert from_model(values).tobytes() == levels.astype(np.uint8).tobytes()
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_every_level_survives_whatever_the_generator_sees(spec):
+    levels = np.random.default_rng(0).permuted(
+        np.arange(256, dtype=np.uint8).repeat(3).reshape(1, 256, 3), axis=1
+    )
+    images = to_model(levels, spec)
+    assert (images.dtype, images.flags.c_contiguous) == (np.float32, True)
+    np.testing.assert_array_equal(from_model(images, spec)[0], levels)
+    np.testing.assert_allclose(canonical(images, spec), to_model(levels), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("spec", "wanted"),
+    [
+        (range_spec(0, 1), (1.0, 0.2, 0.0)),
+        (range_spec(0, 255, "bgr"), (0.0, 51.0, 255.0)),
+        (range_spec(-1, 1, "bgr"), (-1.0, -0.6, 1.0)),
+        (IMAGENET, (131.325 / 58.395, -65.28 / 57.12, -103.53 / 57.375)),
+    ],
+)
+def test_what_a_generator_sees_of_a_colour(spec, wanted):
+    seen = to_model(np.array([[[255, 51, 0]]], dtype=np.uint8), spec)
+    np.testing.assert_allclose(seen[0, :, 0, 0], wanted, atol=1e-6)
+
+
+def test_canonical_images_are_not_copied():
+    images = np.zeros((1, 3, 8, 8), np.float32)
+    assert canonical(images, RGB) is images
+
+
+def test_ranges():
+    assert range_spec(-1, 1) == RGB
+    assert [round(spec.width, 3) for spec in SPECS] == [2, 1, 255, 2, 4.464]
+    for low, high in ((1, 0), (1, 1), (0, np.inf), (np.nan, 1)):
+        with pytest.raises(ValueError, match="a range is LOW:HIGH, such as -1:1 or 0:1, not"):
+            range_spec(low, high)
+
+
+@pytest.mark.parametrize("wrong", [{"std": (0.0, 1.0, 1.0)}, {"order": "gbr"}, {"padding": "zero"}])
+def test_pixels_that_nobody_understands_are_refused(wrong):
+    """A newer version's way of seeing must stop an older one, not come out in wrong colours."""
+    with pytest.raises(ValidationError):
+        PixelSpec.model_validate(RGB.model_dump() | wrong)
 
 
 def test_padding_mirrors_the_border():

@@ -151,3 +151,76 @@ def test_symmetric_activations_have_zero_points_of_zero_and_nearly_the_same_valu
 def test_what_is_symmetric_already_stays():
     once = qdq.symmetric_activations(quantized())
     assert qdq.symmetric_activations(once).SerializeToString() == once.SerializeToString()
+
+
+def per_channel(symmetric=False):
+    """The same graph with a range for each of the image's channels."""
+    model = quantized("constant")
+    scales = np.array([0.004, 0.006, 0.008], np.float32)
+    zeros = np.zeros(3, np.int8) if symmetric else np.array([-20, 0, 17], np.int8)
+    for tensor in model.graph.initializer:
+        if tensor.name == "scale":
+            tensor.CopyFrom(numpy_helper.from_array(scales, "scale"))
+        if tensor.name == "zero":
+            tensor.CopyFrom(numpy_helper.from_array(zeros, "zero"))
+    for node in model.graph.node[:2]:
+        node.attribute.append(helper.make_attribute("axis", 1))
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def test_one_range_covers_those_of_all_channels():
+    model = per_channel()
+    collapsed = qdq.collapse_activations(model)
+    stored = {t.name: numpy_helper.to_array(t) for t in collapsed.graph.initializer}
+    low = min((-128 + 20) * 0.004, -128 * 0.006, (-128 - 17) * 0.008)
+    high = max((127 + 20) * 0.004, 127 * 0.006, (127 - 17) * 0.008)
+    scale, zero = float(stored["scale"]), int(stored["zero"])
+    assert stored["scale"].shape == stored["zero"].shape == ()
+    assert (-128 - zero) * scale == pytest.approx(low, abs=scale / 2)
+    assert (127 - zero) * scale == pytest.approx(high, abs=scale / 2)
+    assert stored["wscale"].shape == (4,), "weights keep theirs"
+    onnx.checker.check_model(collapsed, full_check=True)
+    (_, coarse), (_, fine) = outputs(collapsed), outputs(model)
+    assert 0 < np.abs(coarse - fine).mean() < 0.03, "one step of its quantizer"
+    again = qdq.collapse_activations(collapsed)
+    assert again.SerializeToString() == collapsed.SerializeToString()
+
+
+def test_symmetric_channels_collapse_symmetrically():
+    collapsed = qdq.collapse_activations(per_channel(symmetric=True))
+    stored = {t.name: numpy_helper.to_array(t) for t in collapsed.graph.initializer}
+    assert int(stored["zero"]) == 0
+    assert float(stored["scale"]) == pytest.approx(0.008)
+
+
+def test_a_pad_takes_one_zero_point_only():
+    """Sinking it under a quantizer with one for each channel would pad with the wrong byte."""
+    model = per_channel()
+    assert_same(qdq.sink_pads(model), model)
+    assert next(n for n in qdq.sink_pads(model).graph.node if n.op_type == "Pad").input[0] == "d"
+
+
+@pytest.mark.parametrize(
+    ("backend", "providers", "dtype", "pad_reads"),
+    [
+        ("openvino", ("CPUExecutionProvider",), "int8", "d"),
+        ("onnxruntime", ("CPUExecutionProvider",), "uint8", "q"),
+        ("onnxruntime", ("QNNExecutionProvider",), "uint8", "q"),
+        ("onnxruntime", ("TensorrtExecutionProvider", "CUDAExecutionProvider"), "int8", "d"),
+        ("tensorrt", ("CPUExecutionProvider",), "int8", "d"),
+    ],
+)
+def test_every_backend_gets_the_form_it_fuses(backend, providers, dtype, pad_reads, make_profile):
+    model = per_channel()
+    before = model.SerializeToString()
+    placed = qdq.for_backend(model, backend, make_profile(execution_providers=providers))
+    assert model.SerializeToString() == before
+    assert {str(zero.dtype) for zero in zero_points(placed)} == {dtype}
+    assert next(n for n in placed.graph.node if n.op_type == "Pad").input[0] == pad_reads
+    for zero in zero_points(placed):
+        assert zero.size == 1 or backend == "openvino"
+        assert pad_reads == "q" or backend == "openvino" or not zero.any()
+    if backend == "openvino":
+        assert placed.SerializeToString() == before
+    onnx.checker.check_model(placed, full_check=True)

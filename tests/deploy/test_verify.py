@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 
 from deploy.artifacts import GoldenPairs, QualityFloor
-from deploy.imaging import from_model, to_model
+from deploy.imaging import from_model, range_spec, to_model
 from deploy.verify import (
     PSNR_CEILING_DB,
+    Closeness,
     EngineError,
     Fidelity,
     check_float,
+    closeness,
     needed_db,
     pixel_quality,
     psnr,
@@ -143,3 +145,77 @@ def test_images_of_another_shape(golden):
     halved = StubSession(lambda images: images[:, :, ::2, ::2])
     with pytest.raises(EngineError, match=r"came out as \(1, 3, 12, 12\), the student made \(1, 3"):
         verify(halved, golden)
+
+
+def largest(ours, theirs):
+    """Stands in for LPIPS."""
+    return np.abs(ours - theirs).max(axis=(1, 2, 3))
+
+
+def test_lpips_is_asked_of_every_pair(golden):
+    fidelity = verify(off_by(-0.02), golden, largest)
+    assert fidelity.lpips == pytest.approx(0.02, abs=1e-5)
+    assert verify(off_by(-0.02), golden).lpips is None
+    shapes = []
+    verify(off_by(0), golden, lambda a, b: shapes.append((a.shape, b.shape)) or np.zeros(len(a)))
+    assert shapes == [((2, 3, 24, 24), (2, 3, 24, 24))]
+
+
+def test_lpips_sees_images_not_values_beyond_them(golden):
+    """What a student without a tanh makes of white is white when it is saved."""
+    far = StubSession(lambda images: 3 * np.sign(-images))
+    seen = []
+    verify(far, golden, lambda a, b: seen.append(a) or np.zeros(len(a)))
+    assert (seen[0].min(), seen[0].max()) == (-1, 1)
+
+
+@pytest.mark.parametrize(
+    ("asked", "lpips", "shortfall"),
+    [
+        (0.02, 0.02, ""),
+        (0.02, 0.0213, "LPIPS 0.0213 to the float student, floor 0.02"),
+        (0.02, float("nan"), "LPIPS nan to the float student, floor 0.02"),
+        (
+            0.02,
+            None,
+            "LPIPS to the float student is not known, floor 0.02: the export has no lpips.onnx and "
+            "the cache no weights; pocketgan evaluate fetches them",
+        ),
+        (None, 0.9, ""),
+        (None, None, ""),
+    ],
+)
+def test_the_floor_of_lpips(asked, lpips, shortfall, golden):
+    floor = QualityFloor(psnr_db=40.0, truth_drop_db=0.5, lpips=asked)
+    quality = pixel_quality(golden.source, golden.source)
+    fidelity = Fidelity(50.0, 1.0, 0.0, quality, truth_drop_db=0.0, lpips=lpips)
+    assert fidelity.shortfall(floor) == shortfall
+    assert fidelity.passes(floor) == (not shortfall)
+    assert Closeness(50.0, 1.0, lpips).shortfall(floor) == shortfall
+
+
+def test_closeness_is_what_verify_finds(golden):
+    fidelity = verify(off_by(-0.02), golden, largest)
+    close = closeness(-to_model(golden.source) - np.float32(0.02), golden.student, largest)
+    assert close == Closeness(fidelity.psnr_db, fidelity.ssim, fidelity.lpips)
+    assert close.shortfall(QualityFloor(psnr_db=41.0, truth_drop_db=0.5)).startswith("40.0 dB to")
+
+
+def test_values_that_are_not_finite_have_no_closeness(golden):
+    with pytest.raises(EngineError, match="values that are not finite; they have no quality"):
+        closeness(golden.student + np.float32(np.inf), golden.student, None)
+
+
+def test_figures_mean_the_same_however_a_student_sees_pixels(golden):
+    """A student that sees 0 to 255 has errors 127.5 times as large, of the same images."""
+    levels = range_spec(0.0, 255.0)
+    seen = GoldenPairs(
+        golden.source, (golden.student + 1) * np.float32(127.5), golden.target, golden.teacher
+    )
+    engine = StubSession(lambda images: 255 - images - np.float32(0.02 * 127.5))
+    one, other = verify(engine, seen, largest, spec=levels), verify(off_by(-0.02), golden, largest)
+    for name in ("psnr_db", "ssim", "largest_error", "truth_drop_db", "lpips"):
+        assert getattr(one, name) == pytest.approx(getattr(other, name), abs=1e-3), name
+    assert one.quality == other.quality
+    floor = QualityFloor(psnr_db=10.0, truth_drop_db=0.5)
+    assert needed_db(seen, floor, spec=levels) == pytest.approx(needed_db(golden, floor))

@@ -2,6 +2,8 @@ import argparse
 import json
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from devices import cli, gate, latency
 from devices.gate import Once
@@ -46,6 +48,18 @@ def test_check_within_budget(make_bundle, budget, tmp_path, capsys):
 def test_check_over_budget(make_bundle, budget, capsys):
     assert run("check", make_bundle(profile=budget(1e-6))) == 1
     assert "over budget: p50 is" in capsys.readouterr().out
+
+
+def test_check_measures_nothing_that_was_not_signed(make_bundle, budget, tmp_path, monkeypatch):
+    key = Ed25519PrivateKey.generate().public_key()
+    form = serialization.PublicFormat.SubjectPublicKeyInfo
+    (tmp_path / "maker.pub").write_bytes(key.public_bytes(serialization.Encoding.PEM, form))
+    bundle = make_bundle(profile=budget(10_000.0))
+    with pytest.raises(BundleError, match="is not signed"):
+        run("check", bundle, "--key", tmp_path / "maker.pub")
+    monkeypatch.setenv("POCKETGAN_TRUSTED_KEYS", str(tmp_path))
+    with pytest.raises(BundleError, match="is not signed"):
+        run("check", bundle)
 
 
 def test_check_refuses_what_is_not_compiled(make_bundle):
@@ -109,6 +123,9 @@ def test_devices_lists_every_profile_on_one_line_each(capsys):
         (line,) = [line for line in lines if line.split()[:1] == [name]]
         assert load_profile(name).description in line
     assert max(map(len, lines)) <= 100
+    (coral,) = [line for line in lines if line.split()[:1] == ["coral-edge-tpu"]]
+    assert coral.split()[-1] == "refused"
+    assert "coral-edge-tpu: it runs only what its own TFLite compiler takes" in "\n".join(lines)
 
 
 @pytest.mark.parametrize("name", profile_names())

@@ -135,7 +135,10 @@ GPU = ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvid
             "jetson",
             NANO,
             CPU,
-            ["its onnxruntime has no TensorrtExecutionProvider, CUDAExecutionProvider"],
+            [
+                "it has no tensorrt installed",
+                "its onnxruntime has no TensorrtExecutionProvider, CUDAExecutionProvider",
+            ],
             id="an Orin Nano with the wrong wheel",
         ),
         pytest.param(
@@ -145,6 +148,7 @@ GPU = ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvid
             [
                 "it is x86_64, jetson is aarch64",
                 "its board is unknown, not Orin Nano",
+                "it has no tensorrt installed",
                 "its onnxruntime has no TensorrtExecutionProvider, CUDAExecutionProvider",
             ],
             id="jetson on x86",

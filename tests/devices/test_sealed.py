@@ -1,8 +1,18 @@
 import json
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from devices.sealed import MANIFEST, BundleError, digest, read_sealed, seal_text
+from devices.sealed import (
+    MANIFEST,
+    MAX_FACE_BYTES,
+    BundleError,
+    digest,
+    read_sealed,
+    seal_text,
+)
+from devices.signature import Signature, key_id, message, read_trusted
 
 FILES = ("engine.onnx", "golden.npz", MANIFEST, f"{MANIFEST}.sha256")
 
@@ -82,3 +92,48 @@ def test_an_engine_without_a_digest_is_refused(make_bundle):
     reseal(bundle, sha256=sha256)
     with pytest.raises(BundleError, match=r"has no digest of its engine engine\.onnx"):
         read_sealed(bundle)
+
+
+@pytest.mark.parametrize("name", [".hidden", "a b", "a/b", "a\n", "", "..", "-rf", "x" * 200])
+def test_a_name_that_is_not_plain_is_refused(name, make_bundle):
+    bundle = make_bundle()
+    reseal(bundle, sha256={name: "0" * 64})
+    with pytest.raises(BundleError, match="is not a plain file name of this folder"):
+        read_sealed(bundle)
+
+
+def test_a_face_that_is_too_large_is_not_read(make_bundle):
+    bundle = make_bundle()
+    reseal(bundle, padding=" " * MAX_FACE_BYTES)
+    with pytest.raises(BundleError, match=f"has more than {MAX_FACE_BYTES} bytes"):
+        read_sealed(bundle)
+
+
+def test_a_face_that_is_a_link_is_not_read(make_bundle, tmp_path):
+    bundle = make_bundle()
+    (bundle / MANIFEST).rename(tmp_path / "elsewhere")
+    (bundle / MANIFEST).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(BundleError, match=r"manifest\.json is a link"):
+        read_sealed(bundle)
+
+
+def test_a_stopwatch_that_trusts_only_some(make_bundle, tmp_path):
+    """Signed by hand: the bottom room checks signatures and never makes one."""
+    bundle = make_bundle()
+    key = Ed25519PrivateKey.generate()
+    public = key.public_key()
+    form = serialization.PublicFormat.SubjectPublicKeyInfo
+    pem = public.public_bytes(serialization.Encoding.PEM, form)
+    (tmp_path / "maker.pub").write_bytes(pem)
+    trusted = read_trusted(tmp_path / "maker.pub")
+    with pytest.raises(BundleError, match="is not signed, and only bundles signed by a key of"):
+        read_sealed(bundle, trusted)
+
+    signature = key.sign(message(digest(bundle / MANIFEST))).hex()
+    signed = Signature(key_id=key_id(public), signature=signature)
+    (bundle / f"{MANIFEST}.sig").write_text(signed.text())
+    assert read_sealed(bundle, trusted) == read_sealed(bundle)
+
+    (bundle / "engine.cache").write_bytes(b"of somebody else")
+    with pytest.raises(BundleError, match=r"engine\.cache is no file of the bundle"):
+        read_sealed(bundle, trusted)

@@ -5,8 +5,7 @@ import pytest
 
 from devices import openvino as ov_room
 from devices import ort as ort_room
-from devices.ort import OrtSession, provider_options
-from devices.profile import load_profile
+from devices.ort import OrtSession
 from devices.session import DeviceError, StubSession, onnxruntime_providers, open_session
 
 BACKENDS = ("onnxruntime", "openvino")
@@ -74,11 +73,44 @@ def test_no_onnxruntime_has_no_providers(monkeypatch):
     assert onnxruntime_providers() == []
 
 
-def test_a_missing_provider_is_named_with_its_package(engine):
+@pytest.mark.parametrize(
+    ("provider", "what"),
+    [
+        ("TensorrtExecutionProvider", "install onnxruntime-gpu for this device"),
+        ("CUDAExecutionProvider", "install onnxruntime-gpu for this device"),
+        ("XnnpackExecutionProvider", "build onnxruntime with --use_xnnpack"),
+        ("QNNExecutionProvider", "build onnxruntime with --use_qnn"),
+        ("CoreMLExecutionProvider", "install onnxruntime on macOS"),
+        ("RknpuExecutionProvider", "an onnxruntime with RknpuExecutionProvider"),
+    ],
+)
+def test_a_missing_provider_is_named_with_its_cure(engine, profile, provider, what):
+    wants = profile.model_copy(update={"execution_providers": (provider, "CPUExecutionProvider")})
     with pytest.raises(
-        DeviceError, match=r"'jetson' needs TensorrtExecutionProvider.*install onnxruntime-gpu"
+        DeviceError,
+        match=rf"'cpu' needs {provider}; .* offers .*{what}.*, or choose another profile",
     ):
-        OrtSession(engine, load_profile("jetson"), precision="int8")
+        OrtSession(engine, wants, precision="int8")
+
+
+@pytest.mark.parametrize(
+    ("first", "threads"), [("CPUExecutionProvider", 3), ("XnnpackExecutionProvider", 1)]
+)
+def test_xnnpack_has_the_threads_to_itself(engine, profile, monkeypatch, first, threads):
+    seen = {}
+    cpu = "CPUExecutionProvider"
+    real = ort_room.ort.InferenceSession
+
+    def spy(path, options, providers):
+        seen["threads"], seen["told"] = options.intra_op_num_threads, dict(providers)
+        return real(path, options, providers=[cpu])
+
+    monkeypatch.setattr(ort_room.ort, "InferenceSession", spy)
+    monkeypatch.setattr(ort_room, "providers", lambda: [first, cpu])
+    board = profile.model_copy(update={"execution_providers": (first, cpu), "threads": 3})
+    OrtSession(engine, board, precision="fp32")
+    assert seen["threads"] == threads
+    assert seen["told"][first].get("intra_op_num_threads") == ("3" if threads == 1 else None)
 
 
 def test_onnxruntime_does_not_spin(engine, profile, monkeypatch):
@@ -92,38 +124,6 @@ def test_onnxruntime_does_not_spin(engine, profile, monkeypatch):
     monkeypatch.setattr(ort_room.ort, "SessionOptions", Options)
     OrtSession(engine, profile, precision="fp32")
     assert seen == {"session.intra_op.allow_spinning": "0"}
-
-
-@pytest.mark.parametrize(
-    ("precision", "fp16", "int8"),
-    [("fp32", "False", "False"), ("fp16", "True", "False"), ("int8", "True", "True")],
-)
-def test_tensorrt_computes_in_the_precision_of_the_bundle(engine, precision, fp16, int8):
-    options = provider_options("TensorrtExecutionProvider", engine, precision)
-    assert (options["trt_fp16_enable"], options["trt_int8_enable"]) == (fp16, int8)
-
-
-def test_tensorrt_never_takes_the_engine_of_another_model(engine, tmp_path):
-    def cache(path):
-        return provider_options("TensorrtExecutionProvider", path, "int8")["trt_engine_cache_path"]
-
-    other = tmp_path / "engine.onnx"
-    other.write_bytes(engine.read_bytes())
-    before = cache(other)
-    assert before.startswith(str(tmp_path / "tensorrt-int8-"))
-    other.write_bytes(b"another model")
-    assert cache(other) != before
-
-
-def test_a_read_only_bundle_is_served_without_a_cache(engine, monkeypatch, caplog):
-    monkeypatch.setattr(ort_room.os, "access", lambda path, mode: False)
-    options = provider_options("TensorrtExecutionProvider", engine, "int8")
-    assert "trt_engine_cache_path" not in options
-    assert "is read-only" in caplog.text
-
-
-def test_other_providers_have_no_options(engine):
-    assert provider_options("CPUExecutionProvider", engine, "int8") == {}
 
 
 @pytest.mark.parametrize(
@@ -149,6 +149,9 @@ def test_openvino_is_told_its_precision_and_threads(
         def get_property(self, device, name):
             assert (device, name) == ("CPU", "OPTIMIZATION_CAPABILITIES")
             return capabilities
+
+        def set_property(self, properties):
+            self._core.set_property(properties)
 
         def read_model(self, path):
             return self._core.read_model(path)
@@ -185,6 +188,19 @@ def test_openvino_reads_its_own_format(engine, profile, tmp_path):
     ov_room.ov.save_model(ov_room.ov.Core().read_model(engine), ir)
     session = ov_room.OpenVinoSession(ir, profile, precision="fp32")
     np.testing.assert_allclose(session.run(IMAGES), IMAGES / 2, atol=1e-3)
+
+
+def test_openvino_needs_the_file_only_while_it_is_opened(engine, profile, tmp_path):
+    ir = tmp_path / "engine.xml"
+    ov_room.ov.save_model(ov_room.ov.Core().read_model(engine), ir)
+    session = ov_room.OpenVinoSession(ir, profile, precision="fp32")
+    for path in (ir, ir.with_suffix(".bin")):
+        path.write_bytes(b"something else")
+    for _ in range(2):
+        np.testing.assert_allclose(session.run(IMAGES), IMAGES / 2, atol=1e-3)
+        other = np.ones((1, 3, 24, 40), dtype=np.float32)
+        np.testing.assert_allclose(session.run(other), other / 2, atol=1e-3)
+        session.trim()  # what it took for the other size is given back, and taken again
 
 
 def test_the_stub_applies_its_function():

@@ -1,0 +1,1 @@
+"""Rewrites of a student's graph: each takes a model and returns an equal one."""
