@@ -143,6 +143,8 @@ class Candidate(Frozen):
         quantizer: What made it INT8, and which layers it left in float.
         variant: Which of the equal graphs it was made from.
         engine_bytes: Size on disk.
+        kernels: Convolutions that run on integers, and all, as the runtime itself says; None
+            for float engines, and where it was not asked.
         reason: Why it was shipped or not, in a few words.
     """
 
@@ -156,6 +158,7 @@ class Candidate(Frozen):
     lpips: float | None = None
     truth_psnr_db: float | None = None
     engine_bytes: int | None = None
+    kernels: tuple[int, int] | None = None
     shipped: bool
     reason: str
 
@@ -208,6 +211,7 @@ MEASURED: dict[str, Any] = {
             "ssim",
             "lpips",
             "truth_psnr_db",
+            "kernels",
             "shipped",
             "reason",
         }

@@ -24,6 +24,7 @@ class Tried:
         fidelity: Beside the float student, or None where it could not be built or run.
         p50_ms: Median latency of the run that all engines shared, or None where not measured.
         engine_bytes: Size of its files.
+        kernels: Convolutions that run on integers, and all of them; None where nobody counted.
         failure: Why it could not be built or run; empty where it could.
     """
 
@@ -34,6 +35,7 @@ class Tried:
     fidelity: Fidelity | None = None
     p50_ms: float | None = None
     engine_bytes: int | None = None
+    kernels: tuple[int, int] | None = None
     failure: str = ""
 
     @property
@@ -138,6 +140,7 @@ def _entry(one: Tried, reason: str, ships: bool) -> Candidate:
         lpips=fidelity.lpips if fidelity else None,
         truth_psnr_db=fidelity.truth_psnr_db if fidelity else None,
         engine_bytes=one.engine_bytes,
+        kernels=one.kernels,
         shipped=ships,
         reason=reason,
     )

@@ -15,6 +15,7 @@ from deploy.cache import EngineCache
 from deploy.cache_key import engine_key
 from deploy.choose import AS_EXPORTED, Tried
 from deploy.imaging import PixelSpec
+from deploy.kernels import integer_kernels
 from deploy.verify import Distance, EngineError, Fidelity, check_float, verify
 from devices.check import noise
 from devices.engine_host import this_engine_host
@@ -115,6 +116,12 @@ def wants_half(backend: Backend, profile: DeviceProfile) -> bool:
     """
     trt = profile.tensorrt
     return backend == "tensorrt" and trt is not None and strongly_typed(trt.version)
+
+
+def runs_on_cpu(backend: Backend, profile: DeviceProfile) -> bool:
+    """Whether the CPU's kernels are the ones that count."""
+    cpu = profile.execution_providers == ("CPUExecutionProvider",)
+    return backend == "openvino" or (backend == "onnxruntime" and cpu)
 
 
 def plan(profile: DeviceProfile, *, compiled: bool) -> list[tuple[Backend, Precision]]:
@@ -222,7 +229,10 @@ def load(
         first_ms=(first - loaded) * 1e3,
     )
     size = sum(path.stat().st_size for path in engine.files)
-    return replace(making.tried, fidelity=fidelity, engine_bytes=size), engine
+    kernels = None
+    if making.precision == "int8" and compiled and runs_on_cpu(making.backend, host):
+        kernels = integer_kernels(file, making.backend)
+    return replace(making.tried, fidelity=fidelity, engine_bytes=size, kernels=kernels), engine
 
 
 def as_host(profile: DeviceProfile) -> DeviceProfile:

@@ -124,7 +124,7 @@ class Quantizing:
                 threads=self.threads,
                 placed=functools.partial(for_backend, backend=backend, profile=profile),
             )
-            for one in _worth_building([q for q in quantized if kind in q.backends]):
+            for one in _worth_building([q for q in quantized if kind in q.backends], backend):
                 made += self._controlled(student, one, backend, profile, judge, layers)
         return made, layers()
 
@@ -190,14 +190,17 @@ def _fuses_as(backend: Backend, profile: DeviceProfile) -> Backend:
     return backend
 
 
-def _worth_building(usable: Sequence[Quantized]) -> list[Quantized]:
-    """The best of those that are equally fast: only islands and the quantizer decide that.
+def _worth_building(usable: Sequence[Quantized], backend: Backend) -> list[Quantized]:
+    """The best of those that are equally fast.
+
+    Only the family decides that, but for OpenVINO, which leaves a transposed convolution in float
+    where activations are asymmetric.
 
     Args:
         usable: Best first.
+        backend: What will run them.
     """
-    fastest: dict[tuple[str, bool], Quantized] = {}
+    fastest: dict[str, Quantized] = {}
     for one in usable:
-        maker = one.quantizer.partition(" ")[0].rstrip(",")
-        fastest.setdefault((maker, "islands closed" in one.quantizer), one)
+        fastest.setdefault(one.quantizer if backend == "openvino" else one.family, one)
     return list(fastest.values())

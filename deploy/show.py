@@ -171,7 +171,10 @@ def show_candidates(console: Console, bundle: Bundle) -> None:
     table.columns[1].ratio = 1
     table.expand = True
     for one in manifest.candidates:
-        notes = [one.quantizer, None if one.variant == AS_EXPORTED else one.variant, one.reason]
+        notes = [one.quantizer, None if one.variant == AS_EXPORTED else one.variant]
+        if one.kernels is not None:
+            notes.append("{} of {} convolutions on integers".format(*one.kernels))
+        notes.append(one.reason)
         table.add_row(
             ">" if one.shipped else "",
             name_of(one),

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 MAKEFILE = (ROOT / "Makefile").read_text()
-DOCUMENTED = re.findall(r"^([a-z-]+):.*?## ", MAKEFILE, flags=re.M)
+DOCUMENTED = re.findall(r"^([a-z0-9-]+):.*?## ", MAKEFILE, flags=re.M)
 
 # stands for a Python that has no modules to offer but notes what it was asked to do
 PYTHON = """#!/bin/sh

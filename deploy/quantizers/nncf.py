@@ -30,6 +30,7 @@ def by_nncf(
 
     Quality of a generator hangs on how ranges are taken. NNCF's default averages each image's
     extremes, which clips rare bright spots; the true extremes clip nothing and are coarser.
+    OpenVINO runs a ConvTranspose on integers only where activations are symmetric.
 
     Args:
         model: Float ONNX whose nodes have names (`deploy.quantize.named`); not changed.
