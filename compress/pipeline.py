@@ -13,40 +13,30 @@ The stages of `run`:
 from __future__ import annotations
 
 import logging
-import math
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-import onnx
 import torch
 from torch import nn
 
 from compress.assemble import student_method
-from compress.data.dataset import Dataset
 from compress.data.sampling import batches
 from compress.device import batch_threads
 from compress.distributed import first_alone, is_first
-from compress.evaluate import held_back, quality, translate
 from compress.export import (
-    Contents,
-    calibration_crops,
-    golden_pairs,
     lpips_for,
-    write_export,
 )
 from compress.features import as_generator
-from compress.lineage import recipe_digest, text_digest, versions, write_run
+from compress.finish import finished
+from compress.inputs import Inputs
+from compress.lineage import write_run
 from compress.loop import BatchAt, Method
-from compress.macs import cost
 from compress.methods.cyclegan import BestSoFar
 from compress.models.families import specification
 from compress.networks import (
-    TeacherSide,
     learns_statistics,
     make_generator,
-    teacher_digests,
-    teacher_side,
 )
 from compress.pruning.recipe import narrowed, ranking_of, widths_of
 from compress.recipe import CompressRecipe
@@ -54,55 +44,12 @@ from compress.samples import choose_samples
 from compress.schema.methods import Taught
 from compress.score import domain_score
 from compress.stage import Progress, run_stage
-from deploy.artifacts import EXPORT, ExportManifest, ModelSpec, StudentExport, Teacher
+from deploy.artifacts import EXPORT, StudentExport
 from deploy.sealing import write_whole
 from devices.profile import DeviceProfile
 from devices.sealed import BundleError
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What a run starts from, read and checked."""
-
-    recipe: CompressRecipe
-    teacher: TeacherSide
-    train: Dataset
-    test: Dataset
-    lineage: dict[str, str]
-
-    @classmethod
-    def read(cls, recipe: CompressRecipe, profile: DeviceProfile) -> Inputs:
-        """Read teacher and photos.
-
-        Raises:
-            ValueError: A file is missing or is not what the recipe needs it to be.
-        """
-        torch.manual_seed(recipe.seed)  # shapes in [teacher] are drawn here
-        teacher = teacher_side(recipe.teacher, recipe.data.task)
-        generator = as_generator(teacher.generator)
-        for name, size in (("image_size", recipe.image_size), ("crop", recipe.training.crop)):
-            if size % generator.multiple:
-                raise ValueError(
-                    f"{name} = {size} does not suit the teacher: a multiple of "
-                    f"{generator.multiple} does"
-                )
-        train, test = recipe.data.read("train"), recipe.data.read("test")
-        lineage = teacher_digests(recipe.teacher) | {
-            "recipe": f"sha256:{recipe_digest(recipe)}",
-            "data": f"sha256:{text_digest(train.digest(), test.digest())}",
-            "channel_multiple": str(profile.channel_multiple),
-        }
-        if recipe.pruning is not None and recipe.pruning.latency_ms is not None:
-            # the widths follow from a measurement under this profile
-            lineage["profile"] = f"sha256:{text_digest(profile.model_dump_json())}"
-        return cls(recipe, teacher, train, test, lineage)
-
-    @property
-    def run(self) -> str:
-        """Digest of everything the student depends on."""
-        return text_digest(*self.lineage.values(), *versions().values())
 
 
 def run(
@@ -137,7 +84,9 @@ def run(
     student = _student(inputs, profile, out.with_name("train"), progress)
     with first_alone():
         made = (
-            _export(inputs, student, profile, out, lpips) if is_first() else StudentExport.read(out)
+            finished(inputs, student, profile, out, lpips)
+            if is_first()
+            else StudentExport.read(out)
         )
     return made, True
 
@@ -258,69 +207,3 @@ def _method(inputs: Inputs, student: nn.Module) -> Method:
         crop=recipe.training.crop,
         score=domain_score(inputs.train, recipe.method.perceptual) if score else None,
     )
-
-
-def _export(
-    inputs: Inputs,
-    student: nn.Module,
-    profile: DeviceProfile,
-    out: Path,
-    lpips: onnx.ModelProto | None,
-) -> StudentExport:
-    recipe, teacher = inputs.recipe, inputs.teacher.generator
-    generator = as_generator(student)
-    multiple = math.lcm(generator.multiple, as_generator(teacher).multiple)
-    images = held_back(inputs.test, multiple=multiple)
-    by_student = translate(student, images.source)
-    by_teacher = translate(teacher, images.source)
-    ours, theirs = cost(student, recipe.image_size), cost(teacher, recipe.image_size)
-    truth = images.target
-    ours_to_truth = None if truth is None else quality(by_student, truth)
-    theirs_to_truth = None if truth is None else quality(by_teacher, truth)
-
-    def face(sha256: dict[str, str]) -> ExportManifest:
-        return ExportManifest(
-            model=ModelSpec(
-                name=recipe.name,
-                task=recipe.data.task,
-                family=str(generator.spec["family"]),
-                image_size=recipe.image_size,
-                scale=generator.scale,
-                size_multiple=generator.multiple,
-                params=ours.params,
-                macs=ours.macs,
-                macs_published=ours.macs_published,
-            ),
-            teacher=Teacher(
-                params=theirs.params,
-                macs=theirs.macs,
-                macs_published=theirs.macs_published,
-                psnr_db=None if theirs_to_truth is None else theirs_to_truth.psnr_db,
-                ssim=None if theirs_to_truth is None else theirs_to_truth.ssim,
-            ),
-            student=ours_to_truth,
-            student_to_teacher=quality(by_student, by_teacher),
-            channel_multiple=profile.channel_multiple,
-            floor=recipe.floor,
-            lineage=inputs.lineage
-            | {
-                "run": f"sha256:{inputs.run}",
-                "student": f"sha256:{sha256['student.safetensors']}",
-            },
-            versions=versions(),
-            sha256=sha256,
-        )
-
-    contents = Contents(
-        student=student,
-        teacher=teacher,
-        calibration=calibration_crops(
-            inputs.train,
-            count=recipe.calibration_images,
-            size=recipe.image_size,
-            seed=recipe.seed,
-        ),
-        golden=golden_pairs(inputs.test, student, teacher, size=recipe.image_size),
-        lpips=lpips,
-    )
-    return write_export(out, contents, face)

@@ -1,0 +1,61 @@
+"""What a compression run starts from, and the digest of everything its student depends on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from compress.data.dataset import Dataset
+from compress.features import as_generator
+from compress.lineage import recipe_digest, text_digest, versions
+from compress.networks import (
+    TeacherSide,
+    teacher_digests,
+    teacher_side,
+)
+from compress.recipe import CompressRecipe
+from devices.profile import DeviceProfile
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a run starts from, read and checked."""
+
+    recipe: CompressRecipe
+    teacher: TeacherSide
+    train: Dataset
+    test: Dataset
+    lineage: dict[str, str]
+
+    @classmethod
+    def read(cls, recipe: CompressRecipe, profile: DeviceProfile) -> Inputs:
+        """Read teacher and photos.
+
+        Raises:
+            ValueError: A file is missing or is not what the recipe needs it to be.
+        """
+        torch.manual_seed(recipe.seed)  # shapes in [teacher] are drawn here
+        teacher = teacher_side(recipe.teacher, recipe.data.task)
+        generator = as_generator(teacher.generator)
+        for name, size in (("image_size", recipe.image_size), ("crop", recipe.training.crop)):
+            if size % generator.multiple:
+                raise ValueError(
+                    f"{name} = {size} does not suit the teacher: a multiple of "
+                    f"{generator.multiple} does"
+                )
+        train, test = recipe.data.read("train"), recipe.data.read("test")
+        lineage = teacher_digests(recipe.teacher) | {
+            "recipe": f"sha256:{recipe_digest(recipe)}",
+            "data": f"sha256:{text_digest(train.digest(), test.digest())}",
+            "channel_multiple": str(profile.channel_multiple),
+        }
+        if recipe.pruning is not None and recipe.pruning.latency_ms is not None:
+            # the widths follow from a measurement under this profile
+            lineage["profile"] = f"sha256:{text_digest(profile.model_dump_json())}"
+        return cls(recipe, teacher, train, test, lineage)
+
+    @property
+    def run(self) -> str:
+        """Digest of everything the student depends on."""
+        return text_digest(*self.lineage.values(), *versions().values())
