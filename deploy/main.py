@@ -30,6 +30,7 @@ COMMANDS = {
     "gate": ("devices.cli", "two bundles -> is the second slower? (0 no, 1 yes, 2 cannot say)"),
     "devices": ("devices.cli", "the device profiles there are, and this machine"),
     "serve": ("serving.cli", "bundle -> HTTP"),
+    "translate": ("serving.translate_cli", "images, videos, folders -> translated, here or there"),
 }
 
 ROOMS = ("compress", "deploy", "serving", "devices")

@@ -22,6 +22,7 @@ from deploy.measuring import ROUNDS, TEACHER, Measured
 from deploy.provenance import NEIGHBOURS, lineage, machine_facts, versions
 from deploy.sbom import sbom
 from deploy.sealing import seal
+from deploy.tiling.prepare import write_tiling
 from devices.machine import this_machine
 from devices.percentiles import percentile
 from devices.profile import DeviceProfile
@@ -59,6 +60,8 @@ def seal_bundle(
         for path in engine.files:
             shutil.copyfile(path, folder / path.name)
         shutil.copyfile(export.golden, folder / export.golden.name)
+        multiple = export.manifest.model.size_multiple
+        write_tiling(engine.making.model, folder, size_multiple=multiple)
         evidence = Evidence(
             samples_ms={name: tuple(ms) for name, ms in measured.samples_ms.items()},
             rounds=ROUNDS if measured.samples_ms else 0,

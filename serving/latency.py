@@ -7,6 +7,7 @@ from collections import deque
 
 from devices.percentiles import percentile
 from devices.profile import Frozen, LatencyBudget
+from serving.budget import StartCheck
 
 WINDOW = 10_000
 
@@ -38,6 +39,8 @@ class LatencyView(Frozen):
         request: From a complete body to an encoded answer, waiting included.
         image_size: Height and width that the budget is for, in pixels.
         budget: What the bundle's device profile promises for the engine.
+        start: How fast the engine was when it was loaded, and whether that is within the budget;
+            null where the settings leave the check out.
     """
 
     engine: Percentiles
@@ -45,6 +48,7 @@ class LatencyView(Frozen):
     request: Percentiles
     image_size: int
     budget: LatencyBudget
+    start: StartCheck | None
 
 
 class Series:

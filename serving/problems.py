@@ -13,10 +13,27 @@ from starlette.requests import ClientDisconnect
 from deploy.imaging import ImageError, ImageFormatError, ImageTooLargeError
 from devices.profile import Frozen
 from serving.models import NotReadyError
-from serving.translator import BusyError, TranslationError
+from serving.negotiate import WishError
+from serving.rates import RateError
+from serving.scheduling import BusyError, DeadlineError
 from serving.uploads import UploadError
+from serving.work import GoneError, TranslationError
 
 MEDIA_TYPE = "application/problem+json"
+
+
+STATUSES: dict[type[Exception], int] = {
+    ImageTooLargeError: 413,
+    ImageFormatError: 415,
+    ImageError: 422,
+    RateError: 429,
+    BusyError: 503,
+    NotReadyError: 503,
+    DeadlineError: 504,
+    TranslationError: 500,
+    GoneError: 400,
+}
+"""Of errors that explain themselves; of a kind and a narrower one, the narrower comes first."""
 
 
 class Problem(Frozen):
@@ -40,41 +57,38 @@ def describe(text: str) -> dict[str, Any]:
     return {"description": text, "content": {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}}
 
 
+def explain(error: Exception) -> tuple[int, str]:
+    """The HTTP status of an error, and what to say of it.
+
+    Of what nobody foresaw nothing is said that shows the inside; who asks should log it.
+    """
+    if isinstance(error, UploadError | WishError):
+        return error.status, str(error)
+    for kind, status in STATUSES.items():
+        if isinstance(error, kind):
+            return status, str(error)
+    if isinstance(error, ClientDisconnect):
+        return 400, "the connection was closed before the body was complete"
+    return 500, "the server failed; its log says why"
+
+
 def install(app: FastAPI) -> None:
     """Make ``app`` answer every error of serving as a `Problem`."""
 
-    @app.exception_handler(UploadError)
-    async def upload(_: Request, error: UploadError) -> JSONResponse:
-        return _answer(error.status, str(error))
+    async def known(_: Request, error: Exception) -> JSONResponse:
+        retry_after_s = getattr(error, "retry_after_s", None)
+        headers = None if retry_after_s is None else {"Retry-After": str(retry_after_s)}
+        return _answer(*explain(error), headers)
 
-    @app.exception_handler(ImageError)
-    async def image(_: Request, error: ImageError) -> JSONResponse:
-        if isinstance(error, ImageTooLargeError):
-            return _answer(413, str(error))
-        return _answer(415 if isinstance(error, ImageFormatError) else 422, str(error))
-
-    @app.exception_handler(BusyError)
-    @app.exception_handler(NotReadyError)
-    async def later(_: Request, error: BusyError | NotReadyError) -> JSONResponse:
-        return _answer(503, str(error), {"Retry-After": str(error.retry_after_s)})
-
-    @app.exception_handler(TranslationError)
-    async def engine(_: Request, error: TranslationError) -> JSONResponse:
-        return _answer(500, str(error))
-
-    @app.exception_handler(ClientDisconnect)
-    async def gone(_: Request, __: ClientDisconnect) -> JSONResponse:
-        return _answer(400, "the connection was closed before the body was complete")
+    # the last one's traceback is logged by the framework, as those of no other are
+    kinds: list[type[Exception]] = [UploadError, WishError, *STATUSES, ClientDisconnect, Exception]
+    for kind in kinds:
+        app.add_exception_handler(kind, known)
 
     @app.exception_handler(HTTPException)
     async def routing(request: Request, error: HTTPException) -> JSONResponse:
         detail = f"{request.method} {request.url.path}: {error.detail}; /docs lists the routes"
         return _answer(error.status_code, detail, dict(error.headers or {}))
-
-    @app.exception_handler(Exception)
-    async def unforeseen(_: Request, __: Exception) -> JSONResponse:
-        # the server logs the traceback; a client is told nothing of the inside
-        return _answer(500, "the server failed; its log says why")
 
 
 def _answer(status: int, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 
@@ -17,183 +16,250 @@ from deploy.artifacts import ModelSpec
 from deploy.imaging import ImageTooLargeError, Pixels
 from devices.profile import DeviceProfile
 from devices.session import Images, Session
+from serving.budget import StartCheck
+from serving.formats import Picture, encode_picture, read_picture
+from serving.instances import Instances
 from serving.latency import LatencyView, Series
+from serving.work import GoneError, Job, Translation, TranslationError
 
 MIN_SIDE = 16
 """Smallest height and width the engine is given: the mirrored borders inside a generator need
 something to mirror."""
 
+Outcome = Translation | Exception
+Tell = Callable[[Job, Outcome], None]
+
 log = logging.getLogger(__name__)
 
 
-class BusyError(RuntimeError):
-    """There is no room for one more; the client should come back.
-
-    Attributes:
-        retry_after_s: When to come back, in whole seconds.
-    """
-
-    def __init__(self, message: str, *, retry_after_s: int) -> None:
-        super().__init__(message)
-        self.retry_after_s = retry_after_s
-
-
-class TranslationError(RuntimeError):
-    """The engine failed on an image that it should have translated."""
-
-
 @dataclass(frozen=True)
-class Translation:
-    """One answer and where its time went, in milliseconds.
+class _Decoded:
+    """A job that is ready for the engine, and when it was begun and decoded."""
 
-    Attributes:
-        png: The translated image.
-        decode_ms: From bytes to what the model sees.
-        wait_ms: Waiting for the engine.
-        engine_ms: ``Session.run`` alone, as in the device profile's budget.
-        encode_ms: From what the model made to bytes.
-    """
-
-    png: bytes
-    decode_ms: float
-    wait_ms: float
-    engine_ms: float
-    encode_ms: float
+    job: Job
+    picture: Picture
+    padded: tuple[int, int]
+    started: float
+    decoded: float
 
     @property
-    def request_ms(self) -> float:
-        """All parts together."""
-        return self.decode_ms + self.wait_ms + self.engine_ms + self.encode_ms
+    def queued(self) -> float:
+        return self.started if self.job.queued is None else self.job.queued
 
 
 class Translator:
-    """One session, the queue before it and the times of what went through.
+    """The sessions of one bundle, and the times of what went through them.
 
-    ``translate`` may be called from many threads: decoding and encoding run beside each other,
-    the engine takes one image at a time.
+    May be called from many threads: decoding and encoding run beside each other, each session
+    takes one call at a time.
+
+    Attributes:
+        digest: Of the bundle, with the algorithm's name before it.
+        batch: Images of one shape that the engine best takes together; see
+            `serving.instances.best_batch`.
+        instances: The sessions.
 
     Args:
-        session: A warm engine.
+        sessions: Warm, at least one, all of the same engine.
         model: What the engine wants of an image.
         profile: Where the latency budget and its image size come from.
+        digest: As above.
         max_pixels: Largest image, in pixels, padding included.
-        max_queue: Images that may wait while the engine works on another.
-        wait_timeout_s: Longest that one may wait, in seconds.
+        fits: Raises `ImageTooLargeError` for a padded height and width that the sessions cannot
+            translate within their memory.
+        whole_pixels: Most pixels that go through the engine at once; as ``max_pixels`` if left out.
+        batch: As above.
         clock: Seconds, rising.
     """
 
     def __init__(
         self,
-        session: Session,
+        sessions: Sequence[Session],
         model: ModelSpec,
         profile: DeviceProfile,
         *,
+        digest: str,
         max_pixels: int,
-        max_queue: int,
-        wait_timeout_s: float,
+        fits: Callable[[int, int], None] = lambda height, width: None,
+        whole_pixels: int | None = None,
+        batch: int = 1,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self._session = session
+        self.digest = digest
+        self.batch = batch
+        self.instances = Instances(sessions)
         self._model = model
         self._profile = profile
         self._max_pixels = max_pixels
-        self._places_count = max_queue + 1
-        self._places = threading.BoundedSemaphore(self._places_count)
-        self._wait_timeout_s = wait_timeout_s
+        self._fits = fits
+        self._whole_pixels = whole_pixels or max_pixels
         self._clock = clock
-        self._engine = threading.Lock()
         self._engine_ms = Series()
         self._engine_at_image_size_ms = Series()
         self._request_ms = Series()
 
-    def translate(self, data: bytes) -> Translation:
-        """Translate one encoded image, at its own size, to PNG.
+    def translate(self, job: Job) -> Translation:
+        """Translate one image.
 
         Raises:
             ImageError: The bytes are not an image that is accepted.
             ImageTooLargeError: It has too many pixels.
-            BusyError: Too many images wait already, or this one waited too long.
             TranslationError: The engine failed.
+            GoneError: The job is not wanted any more.
         """
-        with place(self._places, self._full):
-            started = self._clock()
-            pixels = imaging.decode(data, max_pixels=self._max_pixels)
-            multiple = self._padding(pixels)
-            decoded = self._clock()
-            # the engine's turn covers the float images too: they are the large ones, and a
-            # session may hand out memory that its next run writes again
-            with self._turn():
-                turn = self._clock()
-                images = imaging.pad_to_multiple(imaging.to_model(pixels), multiple)
-                prepared = self._clock()
-                translated = self._run(images)
-                ran = self._clock()
-                height, width = (side * self._model.scale for side in pixels.shape[:2])
-                answer = imaging.from_model(translated[:, :, :height, :width])[0]
-            png = imaging.encode_png(answer)
-            encoded = self._clock()
-        translation = Translation(
-            png=png,
-            decode_ms=(decoded - started + prepared - turn) * 1e3,
-            wait_ms=(turn - decoded) * 1e3,
-            engine_ms=(ran - prepared) * 1e3,
-            encode_ms=(encoded - ran) * 1e3,
-        )
-        self._engine_ms.add(translation.engine_ms)
-        if images.shape[2:] == (self._profile.image_size, self._profile.image_size):
-            self._engine_at_image_size_ms.add(translation.engine_ms)
-        self._request_ms.add(translation.request_ms)
-        return translation
+        outcomes: list[Outcome] = []
+        self.translate_all([job], lambda _, outcome: outcomes.append(outcome))
+        (outcome,) = outcomes
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
 
-    def latency(self) -> LatencyView:
-        """Percentiles of what went through, beside the profile's budget."""
+    def translate_all(self, jobs: Iterable[Job], tell: Tell) -> None:
+        """Translate images, those of one shape beside each other together; never raises.
+
+        Args:
+            jobs: In the order in which they are begun.
+            tell: Called once for every job, in their order among those that succeed, as soon as
+                it is done.
+        """
+        decoded = []
+        for job in jobs:
+            try:
+                decoded.append(self._decode(job))
+            except Exception as error:  # anything: the thread must live on
+                tell(job, error)
+        for _, alike in groupby(decoded, key=lambda one: one.padded):
+            self._translate_alike(list(alike), tell)
+
+    def padded(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width that the engine sees of an image.
+
+        Raises:
+            ImageTooLargeError: Together they are more than the limit: a sliver grows most.
+        """
+        multiple = self._model.size_multiple
+        if min(height, width) < MIN_SIDE:
+            multiple = math.lcm(multiple, MIN_SIDE)
+        padded = height + -height % multiple, width + -width % multiple
+        if padded[0] * padded[1] > self._max_pixels:
+            raise ImageTooLargeError(
+                f"image is {width} x {height}, which the model sees as {padded[1]} x {padded[0]} "
+                f"= {padded[0] * padded[1]} pixels; the limit is {self._max_pixels}"
+            )
+        self._fits(*padded)
+        return padded
+
+    def most_together(self, shape: tuple[int, int]) -> int:
+        """How many images of a padded shape go through the engine at once; memory limits it."""
+        return max(1, min(self.batch, self._whole_pixels // max(1, shape[0] * shape[1])))
+
+    def latency(self, start: StartCheck | None = None) -> LatencyView:
+        """Percentiles of what went through, beside the profile's budget and what start showed."""
         return LatencyView(
             engine=self._engine_ms.percentiles(),
             engine_at_image_size=self._engine_at_image_size_ms.percentiles(),
             request=self._request_ms.percentiles(),
             image_size=self._profile.image_size,
             budget=self._profile.budget,
+            start=start,
         )
 
-    def _padding(self, pixels: Pixels) -> int:
-        """The multiple to pad to; a sliver of an image must not grow beyond the limit."""
-        height, width = pixels.shape[:2]
+    def _decode(self, job: Job) -> _Decoded:
+        if not job.wanted:
+            raise GoneError
+        started = self._clock()
+        limit = job.max_decoded_pixels or self._max_pixels
+        picture = read_picture(job.data, max_pixels=limit, plan=job.plan)
+        height, width = picture.pixels.shape[:2]
+        return _Decoded(job, picture, self.padded(height, width), started, self._clock())
+
+    def _translate_alike(self, decoded: list[_Decoded], tell: Tell) -> None:
+        """Translate images of one padded shape; where they fail together, each by itself."""
+        most = self.most_together(decoded[0].padded)
+        for at in range(0, len(decoded), most):
+            together = decoded[at : at + most]
+            try:
+                answers, times = self._through_the_engine(together)
+            except Exception as error:
+                if len(together) == 1:
+                    tell(together[0].job, error)
+                else:
+                    log.warning("the engine failed on %d images together", len(together))
+                    for one in together:
+                        self._translate_alike([one], tell)
+                continue
+            for one, answer in zip(together, answers, strict=True):
+                try:
+                    outcome: Outcome = self._encode(one, answer, times, len(together))
+                except Exception as error:
+                    outcome = error
+                tell(one.job, outcome)
+
+    def _through_the_engine(
+        self, together: list[_Decoded]
+    ) -> tuple[list[Pixels], tuple[float, float, float]]:
+        """What the engine makes of some images, and when it was free, prepared for and done."""
+        model = self._model
+        # the turn covers the float images too: they are the large ones, and a session may hand
+        # out memory that its next run writes again
+        with self.instances.turn() as session:
+            turn = self._clock()
+            images = [self._to_model(one) for one in together]
+            batch = images[0] if len(images) == 1 else np.concatenate(images)
+            prepared = self._clock()
+            translated = self._run(session, batch)
+            ran = self._clock()
+            answers = []
+            for one, image in zip(together, translated, strict=True):
+                height, width = (side * model.scale for side in one.picture.pixels.shape[:2])
+                answers.append(imaging.from_model(image[None, :, :height, :width], model.pixels)[0])
+        return answers, (turn, prepared, ran)
+
+    def _to_model(self, one: _Decoded) -> Images:
+        """``(1, 3, H, W)``, mirrored at the right and the bottom up to its padded shape."""
+        images = imaging.to_model(one.picture.pixels, self._model.pixels)
         multiple = self._model.size_multiple
-        if min(height, width) < MIN_SIDE:
+        if min(images.shape[2:]) < MIN_SIDE:
             multiple = math.lcm(multiple, MIN_SIDE)
-        padded_height, padded_width = height + -height % multiple, width + -width % multiple
-        if padded_height * padded_width > self._max_pixels:
-            raise ImageTooLargeError(
-                f"image is {width} x {height}, which the model sees as {padded_width} x "
-                f"{padded_height} = {padded_width * padded_height} pixels; "
-                f"the limit is {self._max_pixels}"
-            )
-        return multiple
+        return imaging.pad_to_multiple(images, multiple)
 
-    @contextmanager
-    def _turn(self) -> Iterator[None]:
-        if not self._engine.acquire(timeout=self._wait_timeout_s):
-            raise BusyError(
-                f"the engine was not free within {self._wait_timeout_s:g} s; try again later",
-                retry_after_s=self._retry_after_s(),
-            )
-        try:
-            yield
-        finally:
-            self._engine.release()
+    def _encode(
+        self, one: _Decoded, answer: Pixels, times: tuple[float, float, float], batch: int
+    ) -> Translation:
+        if not one.job.wanted:
+            raise GoneError
+        turn, prepared, ran = times
+        encoded = encode_picture(one.picture.answered(answer), one.job.output)
+        translation = Translation(
+            image=encoded,
+            format=one.job.output.format,
+            digest=self.digest,
+            pixels=one.padded[0] * one.padded[1],
+            batch=batch,
+            queue_ms=(one.started - one.queued + turn - one.decoded) * 1e3,
+            decode_ms=(one.decoded - one.started + prepared - turn) * 1e3,
+            engine_ms=(ran - prepared) * 1e3,
+            encode_ms=(self._clock() - ran) * 1e3,
+        )
+        self._engine_ms.add(translation.engine_ms)
+        size = self._profile.image_size
+        if batch == 1 and one.padded == (size, size):
+            self._engine_at_image_size_ms.add(translation.engine_ms)
+        self._request_ms.add(translation.request_ms)
+        return translation
 
-    def _run(self, images: Images) -> Images:
-        """Run the session; answers that are no image are errors too."""
-        height, width = images.shape[2:]
+    def _run(self, session: Session, images: Images) -> Images:
+        """Run the session; answers that are no images are errors too."""
+        count, _, height, width = images.shape
         try:
-            translated = self._session.run(images)
+            translated = session.run(images)
         except Exception as error:  # each runtime raises its own kinds
             log.exception("the engine failed on an image of %d x %d pixels", width, height)
             raise TranslationError(
                 f"the engine failed on an image of {width} x {height} pixels; "
                 "the server's log says why"
             ) from error
-        expected = (1, 3, height * self._model.scale, width * self._model.scale)
+        expected = (count, 3, height * self._model.scale, width * self._model.scale)
         if translated.shape != expected or not np.isfinite(translated).all():
             log.error("the engine made %s of %s", translated.shape, images.shape)
             raise TranslationError(
@@ -201,28 +267,3 @@ class Translator:
                 f"(shape {translated.shape} for {expected}, or values that are not finite)"
             )
         return translated
-
-    def _full(self) -> BusyError:
-        return BusyError(
-            f"no place free: {self._places_count} translated or waiting already; try again later",
-            retry_after_s=self._retry_after_s(),
-        )
-
-    def _retry_after_s(self) -> int:
-        """About how long a full queue takes, in whole seconds."""
-        return max(1, math.ceil(self._places_count * self._engine_ms.latest_ms() / 1e3))
-
-
-@contextmanager
-def place(places: threading.BoundedSemaphore, refusal: Callable[[], BusyError]) -> Iterator[None]:
-    """Take one of a fixed number of places, or be sent away at once.
-
-    Raises:
-        BusyError: None is free.
-    """
-    if not places.acquire(blocking=False):
-        raise refusal()
-    try:
-        yield
-    finally:
-        places.release()

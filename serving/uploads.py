@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+
+from starlette.types import Receive
+
+from serving.scheduling import BusyError
 
 BODY_TYPES = ("image/*", "application/octet-stream", "application/x-www-form-urlencoded")
 """Content types of a raw body; the last is what ``curl --data-binary`` says of any file."""
@@ -43,20 +49,35 @@ def check_content_type(content_type: str | None) -> None:
     )
 
 
+def read_timeout(header: str | None, longest_s: float) -> float:
+    """How long an image may wait, in seconds: what ``X-Timeout-Ms`` says, and no longer than this.
+
+    Raises:
+        UploadError: It is not a whole number of milliseconds above 0.
+    """
+    if header is None:
+        return longest_s
+    if not (header.isascii() and header.isdigit() and len(header) <= 9 and int(header) > 0):
+        raise UploadError(
+            400, f"X-Timeout-Ms: {header[:40]!r} is not a number of milliseconds, such as 500"
+        )
+    return min(int(header) / 1e3, longest_s)
+
+
 async def read_body(stream: AsyncIterator[bytes], *, max_bytes: int, timeout_s: float) -> bytes:
     """Read a body, counting: what ``Content-Length`` promises is not trusted.
 
     Raises:
         UploadError: The body is empty, larger than ``max_bytes`` or did not arrive in time.
     """
-    body = bytearray()
+    chunks: list[bytes] = []
     received = 0
     try:
         async with asyncio.timeout(timeout_s):
             async for chunk in stream:
                 received += len(chunk)
-                if received <= max_bytes:
-                    body += chunk
+                if chunk and received <= max_bytes:
+                    chunks.append(chunk)
                 elif received > DRAIN * max_bytes:
                     break
     except TimeoutError as error:
@@ -69,4 +90,26 @@ async def read_body(stream: AsyncIterator[bytes], *, max_bytes: int, timeout_s: 
         raise UploadError(
             400, "the body is empty: send the bytes of a JPEG, PNG or WEBP image as the body"
         )
-    return bytes(body)
+    # of one piece, which is the rule for small images, there is nothing to copy
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+async def until_gone(receive: Receive) -> None:
+    """Wait until the client hangs up. For after the body: what still comes of it is dropped."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+@contextmanager
+def place(places: threading.BoundedSemaphore, most: int) -> Iterator[None]:
+    """Take one of the places for bodies that are arriving, or be sent away at once.
+
+    Raises:
+        BusyError: None is free.
+    """
+    if not places.acquire(blocking=False):
+        raise BusyError(f"{most} images are arriving already; try again later", retry_after_s=1)
+    try:
+        yield
+    finally:
+        places.release()

@@ -42,7 +42,7 @@ def test_every_command_explains_itself(name, capsys):
     assert "--help" in said
 
 
-@pytest.mark.parametrize("argv", [["translate"], ["Deploy"]])
+@pytest.mark.parametrize("argv", [["transform"], ["Deploy"]])
 def test_an_unknown_command_answers_with_the_list(argv, capsys):
     with pytest.raises(SystemExit) as exit:
         main(argv)

@@ -37,6 +37,7 @@ DOORS = {
     "deploy.report_cli": (*HEAVY, *RUNTIMES, "numpy", "pydantic", "rich", "compress", "serving"),
     "devices.cli": (*HEAVY, *RUNTIMES, "compress", "deploy.artifacts", "serving"),
     "serving.cli": (*HEAVY, *RUNTIMES, "compress"),
+    "serving.translate_cli": (*HEAVY, *RUNTIMES, "numpy", "pydantic", "rich", "compress"),
 }
 
 

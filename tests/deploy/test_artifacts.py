@@ -25,6 +25,7 @@ from deploy.artifacts import (
 )
 from deploy.imaging import RGB, from_model, range_spec
 from deploy.sealing import seal
+from deploy.tiling.spec import TILING
 from devices.profile import Frozen
 from devices.sealed import MANIFEST, digest, seal_text
 
@@ -102,7 +103,7 @@ def test_every_file_of_an_export_is_in_the_test_above(export):
     ]
 
 
-FILES = ["engine.onnx", EVIDENCE, "golden.npz", MANIFEST, f"{MANIFEST}.sha256", SBOM]
+FILES = ["engine.onnx", EVIDENCE, "golden.npz", MANIFEST, f"{MANIFEST}.sha256", SBOM, TILING]
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -366,6 +367,7 @@ def test_a_disk_that_is_full_leaves_the_old_one(full, tmp_path, monkeypatch):
 LIMITED = """
 import resource, sys
 from pathlib import Path
+from deploy.tiling.spec import TILING
 from deploy.sealing import seal
 from devices.profile import Frozen
 class Face(Frozen):

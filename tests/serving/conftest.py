@@ -19,6 +19,7 @@ from devices.session import Session, StubSession
 from serving.app import create_app
 from serving.models import Opener, read_bundle
 from serving.settings import ServingSettings
+from serving.swap import Models
 
 SAMPLE = Path(__file__).with_name("manifest.json")
 NEGATIVE = StubSession(lambda images: -images)
@@ -70,11 +71,9 @@ def serve(seal_bundle) -> Callable[..., AbstractContextManager[TestClient]]:
     def start(
         session: Session = NEGATIVE, *, changes: dict[str, Any] | None = None, **settings: Any
     ) -> Iterator[TestClient]:
-        app = create_app(
-            read_bundle(seal_bundle(**changes or {})),
-            ServingSettings(**settings),
-            opener=opener_of(session),
-        )
+        limits = ServingSettings(**settings)
+        bundle = read_bundle(seal_bundle(**changes or {}))
+        app = create_app(Models(bundle, limits, opener_of(session)), limits)
         with TestClient(app) as client:
             end = time.monotonic() + 20
             while client.get("/readyz").status_code != 200:

@@ -1,14 +1,19 @@
 import io
+import json
 import re
+import socket
 import struct
 import subprocess
 import sys
 import threading
+import zipfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 
+import httpx2
 import numpy as np
 import pytest
+import uvicorn
 from fastapi.concurrency import run_in_threadpool
 from fastapi.testclient import TestClient
 from PIL import Image
@@ -16,11 +21,21 @@ from PIL import Image
 from deploy.artifacts import Bundle
 from deploy.imaging import decode, encode_png
 from devices.session import DeviceError, StubSession
-from serving.app import create_app
+from serving.app import client_of, create_app
+from serving.keys import CLIENT
 from serving.models import read_bundle
 from serving.settings import ServingSettings
+from serving.swap import Models
 
-ROUTES = ["/healthz", "/readyz", "/v1/latency", "/v1/model", "/v1/translate"]
+ROUTES = [
+    "/healthz",
+    "/metrics",
+    "/readyz",
+    "/v1/latency",
+    "/v1/model",
+    "/v1/translate",
+    "/v1/translate/batch",
+]
 
 
 @pytest.fixture
@@ -69,7 +84,7 @@ def test_the_answer_says_what_made_it_and_how_long_that_took(client, png, tmp_pa
     digest = Bundle.read(tmp_path / "bundle").digest
     assert response.headers["pocketgan-bundle"] == f"sha256:{digest}"
     parts = [part.split(";dur=") for part in response.headers["server-timing"].split(", ")]
-    assert [name for name, _ in parts] == ["decode", "wait", "engine", "encode"]
+    assert [name for name, _ in parts] == ["queue", "decode", "engine", "encode"]
     assert all(float(ms) >= 0 for _, ms in parts)
 
 
@@ -96,16 +111,38 @@ def test_an_image_is_turned_upright_and_its_exif_is_not_passed_on(client, photo)
         assert not answer.getexif()
 
 
-def test_what_is_transparent_counts_as_white(client, photo):
-    pixels = photo(16, 16)
-    alpha = np.zeros((16, 16, 1), dtype=np.uint8)
-    alpha[:8] = 255
-    data = saved(Image.fromarray(np.concatenate([pixels, alpha], axis=2)), "PNG")
+def test_the_answer_is_encoded_as_the_client_asks(client, photo):
+    data = encode_png(photo(20, 24))
+    for accept, query, want in [
+        ("*/*", "", "image/png"),
+        ("image/webp", "", "image/webp"),
+        ("image/webp", "?format=jpeg&quality=70", "image/jpeg"),
+    ]:
+        response = client.post(f"/v1/translate{query}", content=data, headers={"accept": accept})
+        assert response.headers["content-type"] == want
+        assert decode(response.content).shape == (20, 24, 3)
 
-    answer = decode(client.post("/v1/translate", content=data).content)
 
-    np.testing.assert_array_equal(answer[:8], 255 - pixels[:8])
-    assert (answer[8:] == 0).all()
+def test_the_size_that_the_model_sees_may_be_chosen(serve, photo):
+    with serve(max_pixels=40 * 40) as client:
+        data = encode_png(photo(100, 50))
+        for size, want in [("model", (32, 16, 3)), ("max", (56, 28, 3))]:
+            response = client.post(f"/v1/translate?size={size}", content=data)
+            assert decode(response.content).shape == want
+
+
+@pytest.mark.parametrize(
+    ("query", "headers", "status", "sentence"),
+    [
+        ("?format=gif", {}, 400, "format='gif': it is one of png, jpeg, webp"),
+        ("?size=huge", {}, 400, "size='huge': it is one of native, model, max"),
+        ("", {"accept": "text/html"}, 406, "Accept: text/html: there are image/png"),
+        ("", {"x-timeout-ms": "soon"}, 400, "X-Timeout-Ms: 'soon' is not a number of milli"),
+    ],
+)
+def test_a_wish_that_is_none_is_a_problem(client, png, query, headers, status, sentence):
+    response = client.post(f"/v1/translate{query}", content=png, headers=headers)
+    assert sentence in problem(response, status)
 
 
 def test_an_empty_body(client):
@@ -114,11 +151,52 @@ def test_an_empty_body(client):
     )
 
 
-def test_a_form_is_told_how_to_send_an_image(client, png):
+def test_a_form_with_one_file_is_an_image(client, png):
+    alone = client.post("/v1/translate", content=png)
     response = client.post("/v1/translate", files={"file": ("photo.png", png)})
+    assert response.status_code == 200
+    assert response.content == alone.content
+
+
+def test_a_document_is_told_how_to_send_an_image(client, png):
+    response = client.post("/v1/translate", json={"image": "photo.png"})
     assert problem(response, 415) == (
-        "content type 'multipart/form-data': send the bytes of the image as the body, "
+        "content type 'application/json': send the bytes of the image as the body, "
         "as curl --data-binary @photo.jpg does"
+    )
+
+
+def test_a_batch_is_answered_image_by_image(client, photo):
+    images = [encode_png(photo(20 + n, 30)) for n in range(3)]
+    files = [("image", (f"{n}.png", data)) for n, data in enumerate(images)]
+    files.insert(1, ("image", ("broken.png", images[0][:60])))
+    response = client.post("/v1/translate/batch", files=files)
+    assert response.headers["content-type"] == "application/zip"
+    with zipfile.ZipFile(io.BytesIO(response.content)) as answers:
+        told = json.loads(answers.read("manifest.json"))["images"]
+        assert [(one["name"], one["status"]) for one in told] == [
+            ("0.png", 200),
+            ("broken.png", 422),
+            ("1.png", 200),
+            ("2.png", 200),
+        ]
+        for data, one in zip(images, [told[0], told[2], told[3]], strict=True):
+            assert answers.read(one["file"]) == client.post("/v1/translate", content=data).content
+    assert told[1]["file"] is None
+    assert "damaged" in told[1]["detail"]
+
+
+def test_a_batch_has_an_end(serve, png):
+    with serve(max_images=2) as client:
+        files = [("image", ("a.png", png))] * 3
+        response = client.post("/v1/translate/batch", files=files)
+        assert "2" in problem(response, 413)
+
+
+def test_a_parameter_that_does_nothing_is_refused(client, png):
+    response = client.post("/v1/translate?qality=80", content=png)
+    assert problem(response, 400) == (
+        "no parameter 'qality'; did you mean quality? there are: format, quality, size"
     )
 
 
@@ -153,9 +231,9 @@ def test_more_pixels_than_the_limit(serve, photo):
 @pytest.mark.parametrize(
     ("side", "sentence"),
     [
-        (5_000, "image is 5000 x 5000 = 25000000 pixels; the limit is 4194304"),
-        (9_500, "image is 9500 x 9500 = 90250000 pixels; the limit is 4194304"),
-        (50_000, "image is far larger than the limit of 4194304 pixels"),
+        (5_000, "image is 5000 x 5000 = 25000000 pixels; the limit is 24000000"),
+        (9_500, "image is 9500 x 9500 = 90250000 pixels; the limit is 24000000"),
+        (50_000, "image is far larger than the limit of 24000000 pixels"),
     ],
 )
 def test_a_header_that_promises_too_many_pixels(client, side, sentence):
@@ -193,11 +271,11 @@ def test_an_engine_that_fails_is_no_fault_of_the_client(serve, png):
 
 
 def test_an_error_nobody_foresaw_says_nothing_of_the_inside(seal_bundle, png, monkeypatch):
-    def explode(self, data):
+    async def explode(self, job, **options):
         raise LookupError("secret/path")
 
-    monkeypatch.setattr("serving.translator.Translator.translate", explode)
-    app = create_app(read_bundle(seal_bundle()), ServingSettings(), opener=negative)
+    monkeypatch.setattr("serving.service.Service.translate", explode)
+    app = app_of(seal_bundle(), negative)
     with TestClient(app, raise_server_exceptions=False) as client:
         wait_until_ready(client)
         response = client.post("/v1/translate", content=png)
@@ -216,30 +294,100 @@ def test_requests_beside_each_other_get_their_own_image(client, photo):
     assert client.get("/v1/latency").json()["request"]["count"] == 8
 
 
-def test_a_full_queue_says_when_to_come_back(serve, png):
-    entered, release = threading.Event(), threading.Event()
+class Hold:
+    """A session that works on images of 64 x 64 until the test lets it end."""
 
-    def hold(images):
+    def __init__(self):
+        self.entered = threading.Event()
+        self.release = threading.Event()
+
+    def run(self, images):
         if images.shape[2] == 64:
-            entered.set()
-            assert release.wait(20)
+            self.entered.set()
+            assert self.release.wait(20)
         return -images
 
-    with serve(StubSession(hold), max_queue=0) as client, ThreadPoolExecutor(1) as pool:
-        slow = encode_png(np.zeros((64, 64, 3), np.uint8))
-        first = pool.submit(client.post, "/v1/translate", content=slow)
-        assert entered.wait(20)
+
+SLOW = encode_png(np.zeros((64, 64, 3), np.uint8))
+
+
+@pytest.fixture
+def one_worker(monkeypatch):
+    monkeypatch.setattr("serving.service.workers_for", lambda instances, cores: 1)
+
+
+def test_a_full_queue_says_when_to_come_back(serve, png, one_worker):
+    hold = Hold()
+    with serve(hold, max_queue=0) as client, ThreadPoolExecutor(1) as pool:
+        first = pool.submit(client.post, "/v1/translate", content=SLOW)
+        assert hold.entered.wait(20)
         response = client.post("/v1/translate", content=png)
         alive = client.get("/healthz")
-        release.set()
+        hold.release.set()
 
         assert problem(response, 503) == (
-            "no place free: 1 translated or waiting already; try again later"
+            "too many images wait already (0, of 0 pixels together); try again later"
         )
         assert response.headers["retry-after"] == "1"
         assert alive.json() == {"status": "ok"}
         assert first.result(20).status_code == 200
         assert client.post("/v1/translate", content=png).status_code == 200
+
+
+def test_an_image_that_may_not_wait_that_long_is_told_so(serve, png, one_worker):
+    hold = Hold()
+    with serve(hold) as client, ThreadPoolExecutor(1) as pool:
+        first = pool.submit(client.post, "/v1/translate", content=SLOW)
+        assert hold.entered.wait(20)
+        response = client.post("/v1/translate", content=png, headers={"x-timeout-ms": "20"})
+        hold.release.set()
+        assert first.result(20).status_code == 200
+    assert re.match(r"the engine was not free within 0\.0[12]\d* s; try", problem(response, 504))
+
+
+def test_a_client_that_asks_too_often_is_told_when_to_come_back(serve, png):
+    with serve(rate_per_s=0.5, rate_burst=2) as client:
+        statuses = [client.post("/v1/translate", content=png).status_code for _ in range(2)]
+        response = client.post("/v1/translate", content=png)
+        assert client.get("/healthz").status_code == 200
+    assert statuses == [200, 200]
+    assert "more than 0.5 requests per second (and 2 at once)" in problem(response, 429)
+    assert response.headers["retry-after"] == "2"
+
+
+@pytest.mark.parametrize(
+    ("scope", "want"),
+    [
+        ({"client": ("192.0.2.1", 4711)}, "192.0.2.1"),
+        ({"client": None}, ""),
+        ({"client": ("192.0.2.1", 4711), CLIENT: "key 7"}, "key 7"),
+    ],
+)
+def test_a_client_is_its_checked_key_or_its_address(scope, want):
+    assert client_of(scope) == want
+
+
+def test_a_client_that_hangs_up_takes_its_image_out_of_the_queue(seal_bundle, png, one_worker):
+    """Over a real socket: what is told of a client that left depends on the server."""
+    hold = Hold()
+    app = app_of(seal_bundle(), opener_of(hold))
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, ws="none"))
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(2) as pool:
+        ended = pool.submit(server.run, sockets=[listener])
+        with httpx2.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}") as client:
+            wait_until_ready(client)
+            first = pool.submit(client.post, "/v1/translate", content=SLOW)
+            assert hold.entered.wait(20)
+            with socket.create_connection(listener.getsockname()) as impatient:
+                head = f"POST /v1/translate HTTP/1.1\r\nHost: x\r\nContent-Length: {len(png)}"
+                impatient.sendall(head.encode() + b"\r\n\r\n" + png)
+                wait_for_figure(client, "pocketgan_queue_images 1.0")
+            wait_for_figure(client, "pocketgan_images_abandoned_total 1.0")
+            hold.release.set()
+            assert first.result(20).status_code == 200
+            assert client.get("/v1/latency").json()["request"]["count"] == 1
+        server.should_exit = True
+        ended.result(20)
 
 
 def test_more_uploads_than_allowed_are_sent_away(serve, png, monkeypatch):
@@ -266,6 +414,26 @@ def negative(engine, profile, *, backend, precision):
     return StubSession()
 
 
+def opener_of(session):
+    def opener(engine, profile, *, backend, precision):
+        return session
+
+    return opener
+
+
+def app_of(folder, opener):
+    settings = ServingSettings()
+    return create_app(Models(read_bundle(folder), settings, opener), settings)
+
+
+def wait_for_figure(client, line):
+    for _ in range(2000):
+        if line in client.get("/metrics").text.splitlines():
+            return
+        threading.Event().wait(0.01)
+    raise AssertionError(f"never {line}")
+
+
 def wait_until_ready(client, status=200):
     for _ in range(2000):
         response = client.get("/readyz")
@@ -282,7 +450,7 @@ def test_before_the_engine_is_warm_only_it_is_not_ready(seal_bundle, png):
         assert release.wait(20)
         return StubSession()
 
-    app = create_app(read_bundle(seal_bundle()), ServingSettings(), opener=slow)
+    app = app_of(seal_bundle(), slow)
     with TestClient(app) as client:
         assert client.get("/healthz").json() == {"status": "ok"}
         assert client.get("/v1/model").status_code == 200
@@ -294,7 +462,7 @@ def test_before_the_engine_is_warm_only_it_is_not_ready(seal_bundle, png):
             assert problem(response, 503) == "the engine is warming up; try again in a second"
             assert response.headers["retry-after"] == "1"
         release.set()
-        assert wait_until_ready(client).json() == {"status": "ready"}
+        assert wait_until_ready(client).json()["status"] == "ready"
         assert client.post("/v1/translate", content=png).status_code == 200
 
 
@@ -302,7 +470,7 @@ def test_an_engine_that_cannot_start_never_gets_ready(seal_bundle, caplog):
     def opener(engine, profile, *, backend, precision):
         raise DeviceError("no such runtime in /secret")
 
-    app = create_app(read_bundle(seal_bundle()), ServingSettings(), opener=opener)
+    app = app_of(seal_bundle(), opener)
     with TestClient(app) as client:
         response = wait_until_ready(client, 503)
     assert problem(response, 503) == "the engine failed its start; the server's log says why"
@@ -311,12 +479,12 @@ def test_an_engine_that_cannot_start_never_gets_ready(seal_bundle, caplog):
 
 def test_whoever_asked_is_told_that_the_engine_cannot_start(seal_bundle):
     failures = []
-    app = create_app(
+    models = Models(
         read_bundle(seal_bundle()),
         ServingSettings(),
-        opener=lambda engine, profile, *, backend, precision: StubSession(lambda images: images),
-        on_failure=failures.append,
+        lambda engine, profile, *, backend, precision: StubSession(lambda images: images),
     )
+    app = create_app(models, ServingSettings(), on_failure=failures.append)
     with TestClient(app) as client:
         wait_until_ready(client, 503)
     assert "does not reproduce the golden pairs" in str(failures)
@@ -328,7 +496,7 @@ def test_model_says_what_is_served(client, manifest, tmp_path):
     assert seen["digest"] == f"sha256:{Bundle.read(tmp_path / 'bundle').digest}"
     assert (seen["backend"], seen["precision"]) == ("onnxruntime", "fp32")
     assert seen["quality"] == {"psnr_db": 30.8, "ssim": 0.9}
-    assert seen["model"] == manifest.model.model_dump()
+    assert seen["model"] == manifest.model.model_dump(mode="json")
     assert seen["profile"]["name"] == "bench"
 
 
@@ -372,8 +540,10 @@ def test_the_description_holds_every_route_and_the_binary_body(client):
     translate = description["paths"]["/v1/translate"]["post"]
     binary = {"schema": {"type": "string", "format": "binary"}}
     assert translate["requestBody"]["content"]["image/jpeg"] == binary
-    assert translate["responses"]["200"]["content"] == {"image/png": binary}
-    for status in ("400", "408", "413", "415", "422", "500", "503"):
+    assert translate["responses"]["200"]["content"] == dict.fromkeys(
+        ("image/png", "image/jpeg", "image/webp"), binary
+    )
+    for status in ["400", "406", "408", "413", "415", "422", "429", "500", "503", "504"]:
         (described,) = translate["responses"][status]["content"].items()
         assert described[0] == "application/problem+json"
         assert set(described[1]["schema"]["properties"]) == {"type", "title", "status", "detail"}

@@ -15,6 +15,7 @@ from onnx import TensorProto, helper
 
 from deploy.imaging import decode, encode_png
 from deploy.main import main
+from deploy.signing import generate, sign
 
 
 def engine_of(operator):
@@ -130,6 +131,25 @@ def test_a_port_that_is_taken(seal_bundle, capsys):
         said = refusal(capsys, str(seal_bundle()), "--port", str(port))
     assert f"cannot listen on 127.0.0.1 port {port}: " in said
     assert "choose another with --port (0 for any free one)" in said
+
+
+def test_with_trusted_keys_an_unsigned_bundle_is_not_served(
+    seal_bundle, tmp_path, capsys, monkeypatch
+):
+    public, _ = generate(tmp_path / "maker")
+    monkeypatch.setenv("POCKETGAN_TRUSTED_KEYS", str(public))
+    # bytes that no runtime could open: it is refused before one tries
+    said = refusal(capsys, str(seal_bundle(b"no engine")))
+    assert f"is not signed, and only bundles signed by a key of {public} are accepted" in said
+
+
+def test_a_signed_bundle_is_served(seal_bundle, tmp_path):
+    public, _ = generate(tmp_path / "maker")
+    folder = seal_bundle(engine_of("Neg"))
+    sign(folder, tmp_path / "maker")
+    variables = {"POCKETGAN_TRUSTED_KEYS": str(public)}
+    with program(folder, "--port", "0", **variables) as process:
+        assert process.stdout.readline().startswith("negative (fp32, onnxruntime) at http://")
 
 
 def test_the_help_names_every_setting(capsys):

@@ -1,13 +1,20 @@
 import re
+import shutil
+import time
 
 import numpy as np
 import pytest
 
+from deploy.artifacts import GoldenPairs
+from deploy.imaging import from_model, range_spec, to_model
+from deploy.sealing import seal
 from devices.sealed import BundleError
 from devices.session import DeviceError, StubSession
-from serving.models import GOLDEN_TOLERANCE_DB, NotReadyError, ServedModel, read_bundle
+from serving.golden import GOLDEN_TOLERANCE_DB
+from serving.models import load_model, read_bundle, warm_sizes
 from serving.models import start_session as start
-from serving.settings import ServingSettings
+from serving.settings import ServingSettings, read_settings
+from serving.work import Job, TranslationError
 
 NEGATIVE = StubSession(lambda images: -images)
 
@@ -114,22 +121,154 @@ def test_the_sealed_difference_is_not_worth_a_word(seal_bundle, caplog):
     assert caplog.text == ""
 
 
-def test_a_served_model_translates_once_it_is_warm(seal_bundle, png):
-    served = ServedModel(read_bundle(seal_bundle()), ServingSettings(), Opener())
-    with pytest.raises(NotReadyError, match="the engine is warming up; try again in a second"):
-        _ = served.translator
+def test_a_truth_that_is_lost_is_refused(seal_bundle, tmp_path, photo, manifest):
+    source = photo(64, 32).reshape(2, 32, 32, 3)
+    truth = from_model(-to_model(source))
+    golden = GoldenPairs(source, -to_model(source), truth, None)
 
-    served.warm_up()
+    def fill(folder):
+        (folder / "engine.onnx").write_bytes(b"engine")
+        golden.write(folder / "golden.npz")
+        return lambda sha256: manifest.model_copy(update={"sha256": sha256})
 
-    assert served.translator.translate(png).png
+    seal(tmp_path / "with truth", "manifest.json", fill)
+    bundle = read_bundle(tmp_path / "with truth")
+    start(bundle, Opener())
+    with pytest.raises(BundleError, match=r"loses \d+\.\d\d dB to the truth, floor 0\.5"):
+        start(bundle, Opener(lambda images: np.float32(0.02) - images))
 
 
-def test_a_served_model_that_cannot_start_stays_closed(seal_bundle):
+def test_golden_images_are_judged_as_the_model_sees_pixels(seal_bundle, tmp_path, photo, manifest):
+    spec = range_spec(0, 1, "bgr")
+    source = photo(64, 32).reshape(2, 32, 32, 3)
+    golden = GoldenPairs(source, 1 - to_model(source, spec), None, source)
+    model = manifest.model.model_copy(update={"pixels": spec})
+
+    def fill(folder):
+        (folder / "engine.onnx").write_bytes(b"engine")
+        golden.write(folder / "golden.npz")
+        return lambda sha256: manifest.model_copy(update={"sha256": sha256, "model": model})
+
+    seal(tmp_path / "bgr", "manifest.json", fill)
+    start(read_bundle(tmp_path / "bgr"), Opener(lambda images: 1 - images))
+
+
+def test_every_instance_is_warm_for_every_size(seal_bundle):
+    opener = Opener()
+    settings = ServingSettings(
+        instances=2, warm_sizes="32,64x40,33x30", latency_policy="off", max_together=1
+    )
+    load_model(read_bundle(seal_bundle()), settings, opener)
+
+    profile, other, padded = (1, 3, 32, 32), (1, 3, 64, 40), (1, 3, 36, 32)
+    assert opener.shapes == ([profile] * 3 + [other] * 3 + [padded] * 3 + [profile] * 2) * 2
+
+
+def test_a_size_that_the_engine_does_not_take_is_named(seal_bundle):
+    def fixed(images):
+        if images.shape[2:] != (32, 32):
+            raise DeviceError("takes 32 x 32 only")
+        return -images
+
+    with pytest.raises(BundleError, match="cannot be warmed up at 64x40: takes 32 x 32 only"):
+        start(read_bundle(seal_bundle()), Opener(fixed), [(64, 40)])
+
+
+@pytest.mark.parametrize(
+    ("text", "sizes"),
+    [("", []), ("256", [(256, 256)]), ("256,512x384", [(256, 256), (512, 384)])],
+)
+def test_sizes_to_warm_up(text, sizes):
+    assert warm_sizes(text) == sizes
+    assert read_settings({"POCKETGAN_WARM_SIZES": text}).warm_sizes == text
+
+
+@pytest.mark.parametrize("text", ["0", "256x", "256,", "256;512", "1x2x3", " 256"])
+def test_sizes_that_are_none(text):
+    with pytest.raises(ValueError, match="POCKETGAN_WARM_SIZES"):
+        read_settings({"POCKETGAN_WARM_SIZES": text})
+
+
+def slow(images):
+    time.sleep(0.008)
+    return -images
+
+
+def test_an_engine_over_its_budget_serves_and_the_log_says_so(seal_bundle, caplog):
+    settings = ServingSettings(max_together=1)
+    loaded = load_model(read_bundle(seal_bundle()), settings, Opener(slow))
+    assert loaded.check is not None
+    assert not loaded.check.within_budget
+    assert re.search(
+        r"negative on this machine: p50 is \S+ ms, the budget is 5 ms; p90 is", caplog.text
+    )
+
+
+def test_an_engine_over_its_budget_is_refused_where_that_is_asked_for(seal_bundle):
+    settings = ServingSettings(latency_policy="refuse")
+    with pytest.raises(
+        DeviceError, match=r"budget is 5 ms; .*; serve it on the device .*LATENCY_POLICY=warn"
+    ):
+        load_model(read_bundle(seal_bundle()), settings, Opener(slow))
+
+
+def test_a_bundle_that_is_replaced_while_it_is_read_is_refused(seal_bundle):
+    bundle = read_bundle(seal_bundle())
+
+    def replacing(engine, profile, *, backend, precision):
+        shutil.rmtree(bundle.path)
+        seal_bundle(engine=b"another")
+        return NEGATIVE
+
+    with pytest.raises(BundleError, match="was replaced while it was read; try again"):
+        load_model(bundle, ServingSettings(latency_policy="off"), replacing)
+
+
+def test_after_loading_the_folder_is_not_needed(seal_bundle, png):
+    bundle = read_bundle(seal_bundle())
+    digest = f"sha256:{bundle.digest}"
+    loaded = load_model(bundle, ServingSettings(latency_policy="off"), Opener())
+    shutil.rmtree(bundle.path)
+
+    translation = loaded.translator.translate(Job(png))
+
+    assert translation.digest == loaded.digest == loaded.view().digest == digest
+
+
+def test_whether_the_engine_gave_images_is_told(seal_bundle, png):
+    told, answer = [], [lambda images: -images]
+    opener = Opener(lambda images: answer[-1](images))
+    settings = ServingSettings(latency_policy="off", max_together=1)
+    loaded = load_model(read_bundle(seal_bundle()), settings, opener, told.append)
+    assert told == []  # nothing of the warm-up
+
+    loaded.translator.translate(Job(png))
+    answer.append(lambda images: images * np.float32("nan"))
+    with pytest.raises(TranslationError):
+        loaded.translator.translate(Job(png))
+    answer.append(lambda images: images.no_such_thing)
+    with pytest.raises(TranslationError):
+        loaded.translator.translate(Job(png))
+
+    assert told == [True, False, False]
+
+
+def test_a_model_at_rest_gives_back_memory(seal_bundle):
+    trimmed = []
+
+    class Session(StubSession):
+        def trim(self):
+            trimmed.append(self)
+
     def opener(engine, profile, *, backend, precision):
-        raise DeviceError("no such runtime")
+        return Session()
 
-    served = ServedModel(read_bundle(seal_bundle()), ServingSettings(), opener)
-    with pytest.raises(DeviceError, match="no such runtime"):
-        served.warm_up()
-    with pytest.raises(NotReadyError, match="the engine failed its start; the server's log says"):
-        _ = served.translator
+    settings = ServingSettings(latency_policy="off", instances=3)
+    load_model(read_bundle(seal_bundle()), settings, opener).rest()
+    assert len({id(session) for session in trimmed}) == 3
+
+
+def test_a_runtime_that_cannot_give_back_memory_is_left_alone(seal_bundle):
+    loaded = load_model(read_bundle(seal_bundle()), ServingSettings(), Opener())
+    loaded.rest()
+    assert len(loaded.translator.instances) == 1

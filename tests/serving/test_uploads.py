@@ -1,8 +1,18 @@
 import asyncio
+import threading
 
 import pytest
 
-from serving.uploads import DRAIN, UploadError, check_content_type, read_body
+from serving.scheduling import BusyError
+from serving.uploads import (
+    DRAIN,
+    UploadError,
+    check_content_type,
+    place,
+    read_body,
+    read_timeout,
+    until_gone,
+)
 
 
 class Wire:
@@ -81,3 +91,45 @@ def test_other_types_are_told_how_to_send_an_image(declared):
     with pytest.raises(UploadError, match=r"content type .* --data-binary @photo\.jpg") as refused:
         check_content_type(declared)
     assert refused.value.status == 415
+
+
+def test_a_body_in_one_piece_is_not_copied():
+    piece = b"x" * 100_000
+
+    async def stream():
+        yield piece
+        yield b""
+
+    assert asyncio.run(read_body(stream(), max_bytes=10**6, timeout_s=20)) is piece
+
+
+@pytest.mark.parametrize(
+    ("header", "want_s"), [(None, 30.0), ("1", 0.001), ("500", 0.5), ("999999999", 30.0)]
+)
+def test_how_long_an_image_may_wait(header, want_s):
+    assert read_timeout(header, 30.0) == want_s
+
+
+@pytest.mark.parametrize("header", ["", "0", "-5", "1.5", "1e3", "soon", "1" * 10, "\u0661"])
+def test_a_time_that_is_none(header):
+    with pytest.raises(UploadError, match=r"X-Timeout-Ms: .* such as 500") as refused:
+        read_timeout(header, 30.0)
+    assert refused.value.status == 400
+
+
+def test_a_client_is_gone_once_it_hangs_up_and_not_before():
+    messages = iter(["http.request", "http.request", "http.disconnect", "never read"])
+
+    async def receive():
+        return {"type": next(messages)}
+
+    asyncio.run(until_gone(receive))
+    assert next(messages) == "never read"
+
+
+def test_places_are_few_and_come_back():
+    places = threading.BoundedSemaphore(1)
+    with place(places, 1), pytest.raises(BusyError, match="1 images are arriving already; try"):
+        place(places, 1).__enter__()
+    with place(places, 1):
+        pass
