@@ -20,7 +20,8 @@ from compress.data.dataset import Dataset
 from compress.data.sampling import to_tensor
 from compress.evaluate import translate
 from compress.models.families import Generator
-from deploy.artifacts import EXPORT, LPIPS, ExportManifest, GoldenPairs, QualityFloor, StudentExport
+from deploy.artifacts import EXPORT, LPIPS, ExportManifest, QualityFloor, StudentExport
+from deploy.golden import GoldenPairs
 from deploy.imaging import Pixels
 from deploy.lpips_graph import SMALLEST, build_lpips
 from deploy.sealing import seal

@@ -11,15 +11,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from deploy.artifacts import (
-    EXPORT,
-    ExportManifest,
-    GoldenPairs,
-    ModelSpec,
-    QualityFloor,
-    StudentExport,
-)
+from deploy.artifacts import EXPORT, ExportManifest, ModelSpec, QualityFloor, StudentExport
 from deploy.foreign import Foreign, count, read_foreign
+from deploy.golden import GoldenPairs
 from deploy.imaging import Pixels, PixelSpec, canonical, read_image, to_model
 from deploy.provenance import versions
 from deploy.sealing import seal

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import numpy as np
 from pydantic import PositiveInt, ValidationError
 
-from deploy.imaging import RGB, Pixels, PixelSpec, from_model
+from deploy.imaging import RGB, Pixels, PixelSpec
 from devices.profile import Backend, DeviceProfile, Frozen, Precision, explain
 from devices.sealed import (
     MANIFEST,
@@ -25,7 +25,6 @@ from devices.sealed import (
     read_json,
     verify_digests,
 )
-from devices.session import Images
 
 if TYPE_CHECKING:
     from devices.signature import TrustedKeys
@@ -229,62 +228,6 @@ def content_digest(manifest: Manifest) -> str:
     content = manifest.model_dump(mode="json", exclude=MEASURED, exclude_defaults=True)
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-Reference = Literal["truth", "teacher", "float student"]
-
-
-@dataclass(frozen=True)
-class GoldenPairs:
-    """Images every engine must reproduce.
-
-    Attributes:
-        source: Inputs, (N, H, W, 3).
-        student: What the float student made of them where it came from (in torch; an adopted one
-            in ONNX Runtime), (N, 3, H, W) as its `PixelSpec` says.
-        target: The truth, (N, H, W, 3), or None.
-        teacher: What the teacher made of them, (N, H, W, 3), or None.
-    """
-
-    source: Pixels
-    student: Images
-    target: Pixels | None
-    teacher: Pixels | None
-
-    @classmethod
-    def read(cls, path: Path) -> GoldenPairs:
-        """Read ``golden.npz``."""
-        with np.load(path, allow_pickle=False) as arrays:
-            target, teacher = (
-                arrays[name] if name in arrays.files else None for name in ("target", "teacher")
-            )
-            return cls(arrays["source"], arrays["student"], target, teacher)
-
-    def write(self, path: Path) -> None:
-        """Write ``golden.npz``."""
-        known = {"teacher": self.teacher, "target": self.target}
-        np.savez_compressed(
-            path,
-            allow_pickle=False,
-            source=self.source,
-            student=self.student,
-            **{name: images for name, images in known.items() if images is not None},
-        )
-
-    def reference(self, spec: PixelSpec) -> tuple[Reference, Pixels]:
-        """What quality is measured against, and its name: the best that is known.
-
-        The truth; where there is none the teacher's images; where there is no teacher the float
-        student's, rounded to 8 bits.
-
-        Args:
-            spec: How the student sees pixels.
-        """
-        if self.target is not None:
-            return "truth", self.target
-        if self.teacher is not None:
-            return "teacher", self.teacher
-        return "float student", from_model(self.student, spec)
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import onnx
 
-from deploy.artifacts import GoldenPairs
 from deploy.cache import EngineCache
 from deploy.cache_key import engine_key
 from deploy.choose import AS_EXPORTED, Tried
+from deploy.golden import GoldenPairs
 from deploy.imaging import PixelSpec
 from deploy.kernels import integer_kernels
 from deploy.verify import Distance, EngineError, Fidelity, check_float, verify

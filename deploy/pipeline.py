@@ -12,7 +12,7 @@ from pathlib import Path
 import onnx
 
 from deploy import graph
-from deploy.artifacts import Bundle, GoldenPairs, StudentExport
+from deploy.artifacts import Bundle, StudentExport
 from deploy.cache import EngineCache
 from deploy.calibration import describe_calibration
 from deploy.choose import Tried, choose
@@ -20,6 +20,7 @@ from deploy.control import marked
 from deploy.eager import COMMAND
 from deploy.engines import Making, as_host, build, load, plan, wants_half
 from deploy.evidence import Calibration, LayerSensitivity
+from deploy.golden import GoldenPairs
 from deploy.int8 import Int8Graph, Quantizing, judges_floor
 from deploy.lpips import find_lpips
 from deploy.measuring import Measured, measure_all

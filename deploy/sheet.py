@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from deploy.artifacts import Bundle, GoldenPairs
+from deploy.artifacts import Bundle
 from deploy.engines import as_host
+from deploy.golden import GoldenPairs
 from deploy.grid import draw_grid
 from deploy.imaging import Pixels, from_model, to_model
 from deploy.verify import psnr

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.artifacts import GoldenPairs, Quality, QualityFloor
+from deploy.artifacts import Quality, QualityFloor
+from deploy.golden import GoldenPairs
 from deploy.imaging import RGB, Pixels, PixelSpec, canonical, from_model, to_model
 from devices.session import Images, Session
 

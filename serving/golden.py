@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from deploy.artifacts import Bundle, GoldenPairs
+from deploy.artifacts import Bundle
+from deploy.golden import GoldenPairs
 from deploy.imaging import canonical, from_model, to_model
 from deploy.verify import psnr
 from devices.sealed import BundleError

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from deploy.artifacts import Bundle, GoldenPairs
+from deploy.artifacts import Bundle
 from deploy.engines import as_host
+from deploy.golden import GoldenPairs
 from deploy.imaging import Pixels, from_model, to_model
 from devices.machine import available
 from devices.session import DeviceError, Session, open_session

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deploy.artifacts import Bundle, GoldenPairs, StudentExport
+from deploy.artifacts import Bundle, StudentExport
 from deploy.engines import as_host
+from deploy.golden import GoldenPairs
 from deploy.imaging import to_model
 from deploy.pipeline import deploy
 from deploy.verify import psnr

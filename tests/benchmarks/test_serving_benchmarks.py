@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from deploy.artifacts import GoldenPairs, Manifest
+from deploy.artifacts import Manifest
+from deploy.golden import GoldenPairs
 from deploy.imaging import to_model
 from deploy.sealing import seal
 

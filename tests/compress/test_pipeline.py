@@ -21,7 +21,8 @@ from compress.models.unet import UnetGenerator, UnetWidths
 from compress.pipeline import run
 from compress.recipe import CompressRecipe, TrainRecipe, load_recipe
 from compress.teacher import train_teacher
-from deploy.artifacts import GoldenPairs, StudentExport
+from deploy.artifacts import StudentExport
+from deploy.golden import GoldenPairs
 from deploy.imaging import to_model
 from devices.profile import load_profile
 from devices.sealed import digest

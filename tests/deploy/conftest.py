@@ -19,13 +19,13 @@ from deploy.artifacts import (
     EXPORT,
     Bundle,
     ExportManifest,
-    GoldenPairs,
     ModelSpec,
     Quality,
     QualityFloor,
     StudentExport,
     Teacher,
 )
+from deploy.golden import GoldenPairs
 from deploy.imaging import from_model, to_model
 from deploy.pipeline import deploy
 from deploy.sealing import seal

@@ -9,7 +9,6 @@ from deploy.artifacts import (
     EVIDENCE,
     Bundle,
     Candidate,
-    GoldenPairs,
     Latency,
     Manifest,
     ModelSpec,
@@ -19,6 +18,7 @@ from deploy.artifacts import (
 )
 from deploy.choose import engine_name
 from deploy.evidence import Calibration, Evidence, LayerSensitivity
+from deploy.golden import GoldenPairs
 from deploy.imaging import to_model
 from deploy.sealing import seal
 from devices.machine import Machine

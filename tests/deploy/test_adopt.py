@@ -12,8 +12,9 @@ from PIL import Image
 
 from deploy import foreign
 from deploy.adopt import adopt
-from deploy.artifacts import EXPORT, GoldenPairs, StudentExport
+from deploy.artifacts import EXPORT, StudentExport
 from deploy.foreign import count, read_foreign
+from deploy.golden import GoldenPairs
 from deploy.imaging import RGB, from_model, range_spec, to_model
 
 SIZE = 32

@@ -17,12 +17,12 @@ from deploy.artifacts import (
     SBOM,
     Bundle,
     BundleError,
-    GoldenPairs,
     Latency,
     Manifest,
     StudentExport,
     content_digest,
 )
+from deploy.golden import GoldenPairs
 from deploy.imaging import RGB, from_model, range_spec
 from deploy.sealing import seal
 from deploy.tiling.spec import TILING

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deploy.artifacts import EVIDENCE, GoldenPairs
+from deploy.artifacts import EVIDENCE
+from deploy.golden import GoldenPairs
 from deploy.main import main
 from deploy.report.figures import blamed
 from deploy.report.write import read_evidence, write_report

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from deploy.artifacts import GoldenPairs
+from deploy.golden import GoldenPairs
 from deploy.imaging import to_model
 from deploy.report.tiles import TILE, TILES, amplification, amplified, worst_tiles
 from tests.deploy.conftest import photos, run_onnx, student

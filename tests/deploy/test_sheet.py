@@ -1,7 +1,7 @@
 import numpy as np
 from PIL import Image
 
-from deploy.artifacts import GoldenPairs
+from deploy.golden import GoldenPairs
 from deploy.grid import GAP, HEADER
 from deploy.sheet import write_sheet
 

@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from deploy.artifacts import GoldenPairs, QualityFloor
+from deploy.artifacts import QualityFloor
+from deploy.golden import GoldenPairs
 from deploy.imaging import from_model, range_spec, to_model
 from deploy.verify import (
     PSNR_CEILING_DB,

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from deploy.artifacts import GoldenPairs, Manifest
+from deploy.artifacts import Manifest
+from deploy.golden import GoldenPairs
 from deploy.imaging import Pixels, encode_png, to_model
 from deploy.sealing import seal
 from devices.session import Session, StubSession

@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from deploy.artifacts import GoldenPairs
+from deploy.golden import GoldenPairs
 from deploy.imaging import from_model, range_spec, to_model
 from deploy.sealing import seal
 from devices.sealed import BundleError
