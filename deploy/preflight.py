@@ -12,6 +12,7 @@ from deploy.dla import LAST_TENSORRT, WITHOUT_DLA, dla_findings
 from deploy.findings import Finding
 from deploy.memory import build_mib, memory_findings
 from deploy.passes.rewrites import REWRITES, covers, kinds, without
+from deploy.passes.shapes import pin_shape
 from devices.profile import DeviceProfile, TensorRt, require_allowed
 
 REMEDIES = {
@@ -80,10 +81,12 @@ def preflight(
             findings.append(Finding(f"opset {before}", 1, why, remedy))
     findings += _precisions(model, profile)
     findings += _channels(model, profile.channel_multiple)
-    if profile.tensorrt is not None and profile.tensorrt.use_dla:
+    dla = profile.tensorrt is not None and profile.tensorrt.use_dla
+    if dla or "QNNExecutionProvider" in profile.execution_providers:
+        model, pinned = _fixed_size(model, profile.image_size, "a DLA" if dla else "QNN")
+        findings += pinned
+    if dla and profile.tensorrt is not None:
         findings += _accelerator(model, profile.tensorrt)
-    if "QNNExecutionProvider" in profile.execution_providers:
-        findings += _fixed_sizes(model, profile.image_size)
     findings += memory_findings(model, profile, free_mib)
     blocking = "; and ".join(str(finding) for finding in findings if finding.blocking)
     if blocking:
@@ -96,8 +99,11 @@ def _operators(
 ) -> tuple[onnx.ModelProto, list[Finding]]:
     """The student without what the device lacks, as far as there is a way around it."""
     had = kinds(model)
-    lacking = [name for name in had if covers(profile.unsupported_operators, name)]
-    model, applied = without(model, profile.unsupported_operators)
+    lacks = {*profile.unsupported_operators}
+    if profile.tensorrt is not None and profile.tensorrt.use_dla:
+        lacks.add("ConvTranspose(padded)")  # a DLA takes it with a crop behind it instead
+    lacking = [name for name in had if covers(lacks, name)]
+    model, applied = without(model, lacks)
     has = kinds(model)
     findings = []
     for name in lacking:
@@ -216,17 +222,17 @@ def _accelerator(model: onnx.ModelProto, tensorrt: TensorRt) -> Iterator[Finding
     yield from dla_findings(model)
 
 
-def _fixed_sizes(model: onnx.ModelProto, image_size: int) -> Iterator[Finding]:
-    """What QNN leaves to the CPU."""
+def _fixed_size(
+    model: onnx.ModelProto, image_size: int, what: str
+) -> tuple[onnx.ModelProto, list[Finding]]:
+    """The student for images of one size, where ``what`` compiles no other."""
     image = next(value for value in model.graph.input if value.name == graph.input_name(model))
     free = sum(not dim.dim_value for dim in image.type.tensor_type.shape.dim)
-    if free:
-        yield Finding(
-            "dynamic dims",
-            free,
-            "QNN compiles fixed sizes only and leaves the rest to the CPU",
-            f"give it a graph pinned to {image_size} x {image_size}",
-        )
+    if not free:
+        return model, []
+    pinned = pin_shape(model, image_size, image_size)
+    remedy = f"pinned: the engine takes images of {image_size} x {image_size} and no others"
+    return pinned, [Finding("dynamic dims", free, f"{what} compiles fixed sizes only", remedy)]
 
 
 def _summary(model: onnx.ModelProto, profile: DeviceProfile, free_mib: float | None) -> str:

@@ -240,8 +240,12 @@ def test_a_dla_that_newer_versions_do_not_have(make_student, jetson):
 
 def test_qnn_wants_one_size(make_student, make_profile):
     profile = make_profile(execution_providers=("QNNExecutionProvider",))
-    finding = found(preflight(make_student(), profile), "dynamic dims")
-    assert finding.remedy == "give it a graph pinned to 32 x 32"
+    checked = preflight(make_student(), profile)
+    finding = found(checked, "dynamic dims")
+    assert finding.why == "QNN compiles fixed sizes only"
+    assert finding.remedy == "pinned: the engine takes images of 32 x 32 and no others"
+    shape = checked.model.graph.input[0].type.tensor_type.shape
+    assert [dim.dim_value for dim in shape.dim] == [1, 3, 32, 32]
 
 
 def test_a_refused_device(make_student):
