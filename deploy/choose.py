@@ -43,6 +43,11 @@ class Tried:
         """What people call it: no two that are tried together have the same."""
         return engine_name(self.backend, self.precision, self.quantizer, self.variant)
 
+    @property
+    def kind(self) -> str:
+        """Backend and precision: several may share them."""
+        return f"{self.backend} {self.precision}"
+
 
 def engine_name(
     backend: str, precision: str, quantizer: str | None, variant: str = AS_EXPORTED
@@ -50,6 +55,24 @@ def engine_name(
     """``openvino int8 (nncf extremes; sub-pixel)``: backend, precision and what is not plain."""
     notes = [note for note in (quantizer, variant) if note and note != AS_EXPORTED]
     return f"{backend} {precision}" + (f" ({'; '.join(notes)})" if notes else "")
+
+
+def spans(values: Sequence[tuple[str, float]], unit: str, digits: int = 1) -> str:
+    """Figures of many engines in one line: the span of each kind.
+
+    Args:
+        values: What is measured (``openvino int8``) and its figure, in order.
+        unit: Written behind each.
+        digits: Behind the point.
+    """
+    kinds: dict[str, list[float]] = {}
+    for kind, value in values:
+        kinds.setdefault(kind, []).append(value)
+    said = []
+    for kind, found in kinds.items():
+        low, high = f"{min(found):.{digits}f}", f"{max(found):.{digits}f}"
+        said.append(f"{kind} {low if low == high else f'{low} to {high}'} {unit}")
+    return ", ".join(said)
 
 
 def choose(tried: Sequence[Tried], floor: QualityFloor) -> tuple[int, tuple[Candidate, ...]]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
 from deploy.artifacts import StudentExport
+from deploy.choose import spans
 from deploy.eager import EagerError, eager_teacher
 from deploy.engines import Engine
 from deploy.neighbours import cpu_use, others_cores, warning
@@ -44,12 +45,16 @@ class Measured:
         """Median latency of an engine, or None where it was not measured."""
         return median(self.samples_ms[name]) if name in self.samples_ms else None
 
-    def said(self) -> str:
-        """The medians, for people, and how far to trust them."""
+    def said(self, kinds: Mapping[str, str]) -> str:
+        """The medians, for people, and how far to trust them.
+
+        Args:
+            kinds: Backend and precision of each engine, by its name.
+        """
         if self.others is None:
             return "left out: this machine is not the device"
-        medians = [f"{name} {median(ms):.1f} ms" for name, ms in self.samples_ms.items()]
-        return ", ".join(medians) + warning(self.others, os.cpu_count() or 1)
+        medians = [(kinds.get(name, name), median(ms)) for name, ms in self.samples_ms.items()]
+        return spans(medians, "ms") + warning(self.others, os.cpu_count() or 1)
 
 
 def measure_all(

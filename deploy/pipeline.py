@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from deploy import graph
 from deploy.artifacts import Bundle, StudentExport
 from deploy.cache import EngineCache
 from deploy.calibration import describe_calibration
-from deploy.choose import Tried, choose
+from deploy.choose import Tried, choose, spans
 from deploy.control import marked
 from deploy.eager import COMMAND
 from deploy.engines import Making, as_host, build, load, plan, wants_half
@@ -34,7 +35,7 @@ from deploy.preflight import preflight
 from deploy.provenance import up_to_date
 from deploy.quantize import named
 from deploy.record import seal_bundle
-from deploy.verify import Distance, Fidelity, needed_db
+from deploy.verify import Distance, needed_db
 from devices.machine import available
 from devices.profile import DeviceProfile
 
@@ -136,12 +137,12 @@ def deploy(
                 else (tried, None)
             )
         engines = [engine for _, engine in loaded if engine]
-        progress(5, ", ".join(_fidelity(one.name, one.fidelity) for one, _ in loaded))
+        progress(5, _verified([one for one, _ in loaded]))
         measured = Measured()
         if compiled:
             working("measuring")
             measured = measure_all(export, engines, profile, eager or COMMAND)
-        progress(6, measured.said())
+        progress(6, measured.said({one.name: one.kind for one, _ in loaded}))
         every = [replace(one, p50_ms=measured.p50_ms(one.name)) for one, _ in loaded]
         shipped, candidates = choose(every, export.manifest.floor)
         progress(7, f"{every[shipped].name}: {candidates[shipped].reason}")
@@ -254,11 +255,12 @@ def _in_half(making: Making, profile: DeviceProfile) -> Making:
 
 
 def _built(built: Sequence[tuple[Making, Tried, Path | None]]) -> str:
-    return ", ".join(tried.name for _, tried, file in built if file)
+    counts = Counter(tried.kind for _, tried, file in built if file)
+    return ", ".join(kind + (f" ({n} kinds)" if n > 1 else "") for kind, n in counts.items())
 
 
-def _fidelity(name: str, fidelity: Fidelity | None) -> str:
-    if fidelity is None:
-        return f"{name} failed"
-    lpips = "" if fidelity.lpips is None else f" LPIPS {fidelity.lpips:.4f}"
-    return f"{name} {fidelity.psnr_db:.1f} dB{lpips}"
+def _verified(tried: Sequence[Tried]) -> str:
+    """How close to the float student they are, kind by kind, and which failed."""
+    close = [(one.kind, one.fidelity.psnr_db) for one in tried if one.fidelity]
+    failed = [f"{one.name} failed" for one in tried if not one.fidelity]
+    return ", ".join(filter(None, [*failed, spans(close, "dB")]))

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from deploy.artifacts import Quality, QualityFloor
-from deploy.choose import ALIKE, Tried, choose, engine_name
+from deploy.choose import ALIKE, Tried, choose, engine_name, spans
 from deploy.verify import Fidelity
 
 FLOOR = QualityFloor(psnr_db=40.0, truth_drop_db=0.5)
@@ -170,3 +170,9 @@ def test_never_below_the_floor_and_never_slower_than_float(seed):
     assert candidates[shipped].shipped
     assert all(one.reason for one in candidates)
     assert len(candidates) == len(every)
+
+
+def test_many_figures_are_said_kind_by_kind():
+    figures = [("openvino int8", 3.14), ("openvino int8", 4.1), ("openvino fp32", 9.0)]
+    assert spans(figures, "ms") == "openvino int8 3.1 to 4.1 ms, openvino fp32 9.0 ms"
+    assert spans([("a", 1.01), ("a", 1.02)], "ms") == "a 1.0 ms"
