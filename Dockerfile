@@ -1,18 +1,28 @@
-# The server alone: the built wheel, a runtime and no torch. Build and run:
-#   docker build -t pocketgan .
-#   docker run --rm -p 8000:8000 --read-only -v "$PWD/build/restore/cpu/bundle:/bundle:ro" pocketgan
+# The server alone: the built wheel and a runtime; no torch, no compiler, no pip. Build and run:
+#   docker build -t pocketgan --build-arg EXTRAS=serving,openvino .
+#   docker run --rm -p 8000:8000 --read-only --cap-drop ALL --security-opt no-new-privileges \
+#     -v "$PWD/build/restore/cpu/bundle:/bundle:ro" pocketgan
+# Without the argument there is ONNX Runtime only. docs/containers.md says what is what.
 
-FROM python:3.11-slim AS build
+# a tag moves; for an image that can be made again, name the digest instead:
+#   --build-arg PYTHON=python:3.11-slim@sha256:...  (docker buildx imagetools inspect python:3.11-slim)
+ARG PYTHON=python:3.11-slim
+
+FROM ${PYTHON} AS build
+ARG EXTRAS=serving
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /src
-RUN python -m pip install --no-cache-dir build hatchling
 COPY . .
-RUN python -m build --wheel --no-isolation --outdir /wheel
-RUN python -m venv /opt/pocketgan
-# what this line installs is proven by tests/test_wheel.py, which reads the extras from it
-RUN /opt/pocketgan/bin/pip install --no-cache-dir --constraint constraints.txt "$(echo /wheel/*.whl)[serving,openvino]"
+RUN python -m pip install --constraint constraints.txt build hatchling \
+    && python -m build --wheel --no-isolation --outdir /wheel
+RUN python -m venv --without-pip /opt/pocketgan
+# wheels only: what has none for this architecture ends the build with its name
+# what this line installs is proven by tests/test_wheel.py
+RUN python -m pip --python /opt/pocketgan/bin/python install --only-binary :all: --constraint constraints.txt "$(echo /wheel/*.whl)[${EXTRAS}]"
 
-FROM python:3.11-slim
+FROM ${PYTHON}
 COPY --from=build /opt/pocketgan /opt/pocketgan
+# the byte code came with the wheel's installation; there is nothing left to write
 ENV PATH=/opt/pocketgan/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \

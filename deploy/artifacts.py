@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
-from pydantic import PositiveInt, ValidationError
+from pydantic import PositiveFloat, PositiveInt, ValidationError
 
 from deploy.imaging import RGB, Pixels, PixelSpec
 from devices.profile import Backend, DeviceProfile, Frozen, Precision, explain
@@ -95,11 +95,14 @@ class QualityFloor(Frozen):
         psnr_db: Lowest PSNR to the float student's images, in dB.
         truth_drop_db: Largest loss of PSNR to the truth, in dB, where there is a truth.
         lpips: Largest LPIPS (AlexNet) to the float student's images, or None for any.
+        speedup: How many times as fast as the fastest float engine an INT8 one must be, to be worth
+            what it loses.
     """
 
     psnr_db: float
     truth_drop_db: float
     lpips: float | None = None
+    speedup: PositiveFloat = 1.5
 
 
 class ExportManifest(Frozen):

@@ -120,6 +120,9 @@ def _refusal(one: Tried, floor: QualityFloor, tried: Sequence[Tried]) -> str:
         floats = [t.p50_ms for t in tried if t.precision == "fp32" and t.p50_ms is not None]
         if floats and one.p50_ms > min(floats):
             return f"slower than float: {one.p50_ms:.2f} against {min(floats):.2f} ms"
+        if floats and one.precision == "int8" and one.p50_ms * floor.speedup > min(floats):
+            gain = min(floats) / one.p50_ms
+            return f"{gain:.2f} x as fast as float, worth its loss from {floor.speedup:g} x on"
     return ""
 
 

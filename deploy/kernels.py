@@ -70,12 +70,9 @@ def _onnxruntime(engine: Path) -> tuple[int, int]:
 
 
 def _openvino(engine: Path) -> tuple[int, int]:
-    from devices.unreported import unreported  # noqa: PLC0415
+    from devices.openvino import cpu_core  # noqa: PLC0415  # only where it is the backend
 
-    with unreported():
-        import openvino as ov  # noqa: PLC0415  # only where it is the backend
-
-    core = ov.Core()
+    core, _ = cpu_core()
     model = core.read_model(engine)
     shape = model.input(0).partial_shape
     if shape.is_dynamic:

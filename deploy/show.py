@@ -192,7 +192,7 @@ def show_candidates(console: Console, bundle: Bundle) -> None:
     _facts(
         console,
         floor=f"{floor.psnr_db:g} dB to the float student; at most {floor.truth_drop_db:g} dB "
-        f"lost to the truth{most}",
+        f"lost to the truth{most}; INT8 at least {floor.speedup:g} x as fast as float",
     )
     evidence = read_evidence(bundle)
     if evidence is not None and evidence.sensitivity:

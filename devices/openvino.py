@@ -8,6 +8,7 @@ import numpy as np
 
 from devices.profile import DeviceProfile, Precision
 from devices.session import DeviceError, Images
+from devices.signal_stack import kept_signal_stack
 from devices.unreported import unreported
 
 with unreported():
@@ -41,8 +42,7 @@ class OpenVinoSession:
             )
         if engine.suffix not in SUFFIXES:
             raise DeviceError(f"{engine} is not a file openvino reads ({', '.join(SUFFIXES)})")
-        self._core = ov.Core()
-        has_bf16 = "BF16" in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        self._core, has_bf16 = cpu_core()
         if precision == "bf16" and not has_bf16:
             raise DeviceError(f"this CPU does not compute in bf16: make {engine.name} in fp32")
         self._engine = engine
@@ -109,6 +109,14 @@ class OpenVinoSession:
 
     def _compile(self, model: ov.Model) -> ov.InferRequest:
         return self._core.compile_model(model, "CPU", self._options).create_infer_request()
+
+
+def cpu_core() -> tuple[ov.Core, bool]:
+    """OpenVINO with its CPU plugin loaded, and whether this CPU computes in bf16."""
+    core = ov.Core()
+    with kept_signal_stack():
+        capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return core, "BF16" in capabilities
 
 
 def reason(error: RuntimeError) -> str:

@@ -58,6 +58,7 @@ def run(name: str, args: argparse.Namespace) -> int:
     )
     from serving.app import create_app
     from serving.models import read_bundle
+    from serving.slow import EVERY_S, SlowClients
     from serving.swap import Models
     from serving.telemetry import TraceRequests, find_tracer
 
@@ -83,6 +84,7 @@ def run(name: str, args: argparse.Namespace) -> int:
     app = create_app(models, settings, on_failure=stop)
     if (tracer := find_tracer(os.environ)) is not None:
         app.add_middleware(TraceRequests, tracer=tracer)
+    slow = SlowClients(lambda: server.server_state.connections, settings.body_timeout_s)
     server = uvicorn.Server(
         uvicorn.Config(
             app,
@@ -93,6 +95,8 @@ def run(name: str, args: argparse.Namespace) -> int:
             ws_max_size=settings.max_body_bytes,
             ws_per_message_deflate=False,  # images are compressed already
             server_header=False,
+            callback_notify=slow.sweep,
+            timeout_notify=EVERY_S,
             timeout_graceful_shutdown=settings.drain_timeout_s,
         )
     )

@@ -77,7 +77,9 @@ def install(app: FastAPI) -> None:
 
     async def known(_: Request, error: Exception) -> JSONResponse:
         retry_after_s = getattr(error, "retry_after_s", None)
-        headers = None if retry_after_s is None else {"Retry-After": str(retry_after_s)}
+        headers = {} if retry_after_s is None else {"Retry-After": str(retry_after_s)}
+        if isinstance(error, UploadError) and error.status in (408, 413):
+            headers["Connection"] = "close"  # the rest of the body is waited for by nobody
         return _answer(*explain(error), headers)
 
     # the last one's traceback is logged by the framework, as those of no other are

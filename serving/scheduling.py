@@ -59,6 +59,7 @@ class Scheduler(Generic[Work]):
         self._clock = clock
         self._lines: Lines[Work] = Lines()
         self._busy = 0
+        self._busy_pixels = 0
         self._closed = False
         self._work_s = 0.0
         self._work_pixels = 0.0
@@ -126,6 +127,7 @@ class Scheduler(Generic[Work]):
                 taken = self._lines.next(most)
                 if taken:
                     self._busy += 1
+                    self._busy_pixels += sum(ticket.pixels for ticket in taken)
                 ended = self._closed and not taken
                 self._idle.notify_all()
             for ticket in late:
@@ -142,6 +144,7 @@ class Scheduler(Generic[Work]):
         """
         with self._lock:
             self._busy -= 1
+            self._busy_pixels -= pixels
             if seconds > 0:
                 self._work_s = self._work_s * FORGET + seconds
                 self._work_pixels = self._work_pixels * FORGET + pixels
@@ -185,15 +188,22 @@ class Scheduler(Generic[Work]):
             self._send_away(ticket, "closing")
 
     def expected_wait_s(self) -> float:
-        """About how long what waits will take, from the pace so far; 0 before the first image."""
+        """About how long it takes to begin a new image, from the pace so far; 0 before the first.
+
+        Rather too long than too short: what is being translated counts whole. An image that is
+        sent away at once can be sent elsewhere; one that waited in vain has cost its client time.
+        """
         if not self._work_pixels:
             return 0.0
-        return self._lines.load.pixels * self._work_s / self._work_pixels / self._workers
+        busy = self._busy_pixels if self._busy >= self._workers else 0
+        pixels = self._lines.load.pixels + busy
+        return pixels * self._work_s / self._work_pixels / self._workers
 
     def _reason_against(self, ticket: Ticket[Work]) -> Refusal | None:
         if self._closed:
             return "closing"
         left_s = ticket.deadline - ticket.queued
+        # without a queue it is tried whatever the pace was: the last image may have been a slow one
         too_late = self._lines.load.images > 0 and self.expected_wait_s() > left_s
         return "deadline" if too_late else None
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from deploy.tiling.sessions import Values
-from devices.openvino import HINTS, reason
+from devices.openvino import HINTS, cpu_core, reason
 from devices.profile import DeviceProfile, Precision
 from devices.session import DeviceError
 from devices.unreported import unreported
@@ -31,8 +31,7 @@ class OpenVinoSegment:
     """A segment on OpenVINO's CPU plugin, with dynamic height and width."""
 
     def __init__(self, segment: bytes, profile: DeviceProfile, precision: Precision) -> None:
-        core = ov.Core()
-        has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        core, has_bf16 = cpu_core()
         options = {
             "INFERENCE_PRECISION_HINT": HINTS[precision] if has_bf16 else "f32",
             "INFERENCE_NUM_THREADS": profile.threads,
