@@ -171,9 +171,13 @@ def scene() -> Scene:
     return Scene()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """The browser."""
+    """The browser.
+
+    For one module and not the session: Playwright runs an event loop in this thread as long as it
+    lives, and no test elsewhere could run one of its own.
+    """
     sync_api = pytest.importorskip(
         "playwright.sync_api", reason="needs playwright: pip install playwright"
     )
