@@ -40,11 +40,15 @@ PARAMETERS: list[dict[str, Any]] = [
 """Of every translation. Written by hand: the routes read them without FastAPI's help, which costs
 as much as the rest of a request."""
 
+FILE: dict[str, Any] = {"type": "string", "format": "binary"}
+
 FORM: dict[str, Any] = {
     "schema": {
         "type": "object",
-        "properties": {"image": {"type": "string", "format": "binary"}},
-        "required": ["image"],
+        "description": "One file, whatever its field is called.",
+        "properties": {"image": FILE},
+        "additionalProperties": FILE,
+        "minProperties": 1,
     }
 }
 
@@ -67,10 +71,10 @@ TRANSLATE_BATCH: dict[str, Any] = {
             "multipart/form-data": {
                 "schema": {
                     "type": "object",
-                    "properties": {
-                        "image": {"type": "array", "items": {"type": "string", "format": "binary"}}
-                    },
-                    "required": ["image"],
+                    "description": "Files, whatever their fields are called.",
+                    "properties": {"image": {"type": "array", "items": FILE}},
+                    "additionalProperties": {"anyOf": [FILE, {"type": "array", "items": FILE}]},
+                    "minProperties": 1,
                 }
             }
         },
