@@ -21,6 +21,8 @@ from deploy.lpips import lpips_of, open_lpips
 from tests.compress.conftest import Silent
 from tests.compress.test_perceptual import random_weights
 
+pytestmark = pytest.mark.slow  # whole runs
+
 FLOOR = QualityFloor(psnr_db=20.0, truth_drop_db=3.0, lpips=0.02)
 
 

@@ -135,6 +135,7 @@ def test_a_pruned_generator_still_knows_its_widths(make):
         assert torch.equal(again.eval()(image), network(image))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [

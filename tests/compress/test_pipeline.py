@@ -28,6 +28,8 @@ from devices.profile import load_profile
 from devices.sealed import digest
 from tests.compress.conftest import Silent, furnish, tiny_generator
 
+pytestmark = pytest.mark.slow  # whole runs
+
 
 def read(workshop):
     return load_recipe(str(workshop / "tiny.toml"), CompressRecipe)[0]

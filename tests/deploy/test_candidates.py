@@ -19,6 +19,8 @@ from deploy.precision_plan import PLAN, LayerPrecision, PrecisionPlan
 from deploy.reverting import quantized_layers
 from deploy.sealing import seal
 
+pytestmark = pytest.mark.slow  # whole deployments
+
 CPU_ONLY = {"backends": ("onnxruntime",)}
 ELSEWHERE = {"board": "a board that this machine is not", "backends": ("openvino",)}
 

@@ -17,6 +17,8 @@ from deploy.reverting import quantized_layers
 from deploy.rewiring import arrays
 from tests.deploy.layers import LAYERS, student
 
+pytestmark = pytest.mark.slow  # NNCF takes its time
+
 ROOT = Path(__file__).parents[2]
 QUANTIZERS = {
     "nncf": lambda model, images, **more: by_nncf(model, images, extremes=True, **more),

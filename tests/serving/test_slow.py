@@ -63,6 +63,7 @@ def test_a_websocket_is_left_alone():
     assert not waits_for_client(SimpleNamespace(transport=None))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", [b"", b"POST /v1/translate HTTP/1.1\r\nHost"])
 def test_uvicorn_has_what_is_looked_at(first):
     """Over a real socket: silence and half a head are closed by the server."""
