@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import platform
 import subprocess
-from importlib import metadata
 from pathlib import Path
 
 from deploy.artifacts import EXPORT, Bundle, StudentExport
-from devices.machine import this_machine
+from devices.machine import installed_versions, this_machine
 from devices.profile import DeviceProfile
 from devices.sealed import BundleError, digest
 
@@ -24,13 +23,7 @@ NEIGHBOURS = "neighbours"
 
 def versions() -> dict[str, str]:
     """Versions of what a bundle is made with."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    return {"python": platform.python_version()} | installed_versions(PACKAGES)
 
 
 def inputs(export: StudentExport) -> dict[str, str]:

@@ -11,12 +11,11 @@ import logging
 import platform
 import re
 import sys
-from importlib import metadata
 from pathlib import Path
 
 from pydantic import PositiveInt, ValidationError
 
-from devices.machine import Ask, ask_program, read_text, this_machine
+from devices.machine import Ask, ask_program, installed_versions, read_text, this_machine
 from devices.profile import Frozen
 
 log = logging.getLogger(__name__)
@@ -105,7 +104,7 @@ def this_engine_host(root: Path = Path("/"), ask: Ask = ask_program) -> EngineHo
         system=f"{platform.system()} {distribution(read_text(root / 'etc/os-release'))}".strip(),
         board=machine.board,
         l4t=l4t_release(read_text(root / "etc/nv_tegra_release")),
-        runtimes=_installed(RUNTIMES),
+        runtimes=installed_versions(RUNTIMES),
         cuda_runtime=_cuda_runtime(root / "usr/local/cuda"),
         driver=driver_version(read_text(root / "proc/driver/nvidia/version")),
         gpu=_gpu(root, ask),
@@ -150,7 +149,7 @@ def toolkit_version(version_json: str, version_txt: str) -> str | None:
 
 
 def _cuda_runtime(toolkit: Path) -> str | None:
-    found = [f"pip {version}" for version in _installed(CUDA_RUNTIMES).values()]
+    found = [f"pip {version}" for version in installed_versions(CUDA_RUNTIMES).values()]
     version = toolkit_version(
         read_text(toolkit / "version.json"), read_text(toolkit / "version.txt")
     )
@@ -167,13 +166,3 @@ def _gpu(root: Path, ask: Ask) -> Gpu | None:
     except ValidationError:
         log.info("an NVIDIA driver is here, but it names no GPU; %s says why", PROBE.name)
         return None
-
-
-def _installed(names: tuple[str, ...]) -> dict[str, str]:
-    versions = {}
-    for name in names:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return versions

@@ -88,7 +88,7 @@ def this_machine(root: Path = Path("/"), ask: Ask | None = None) -> Machine:
         governor=_line(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         power_mode=_power_mode((ask or ask_program)(("nvpmodel", "-q"))),
         system=f"{platform.system()} {platform.release()}",
-        runtimes=_runtimes(),
+        runtimes=installed_versions(RUNTIMES),
     )
 
 
@@ -171,9 +171,10 @@ def _power_mode(answer: str | None) -> str | None:
     return None
 
 
-def _runtimes() -> dict[str, str]:
+def installed_versions(names: Sequence[str]) -> dict[str, str]:
+    """Versions of those distributions that are installed, in the order of ``names``."""
     versions = {}
-    for name in RUNTIMES:
+    for name in names:
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

@@ -9,10 +9,11 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from deploy import engines, provenance, record
+from deploy import engines, record
 from deploy.artifacts import Bundle, QualityFloor, StudentExport
 from deploy.engines import plan
 from deploy.pipeline import STAGES, deploy
+from devices import machine
 from devices.sealed import MANIFEST
 from devices.session import DeviceError, open_session
 
@@ -128,9 +129,9 @@ def test_another_profile_export_or_a_damaged_bundle_is_made_again(ways, make_exp
 
 def test_another_version_or_machine_is_made_again(ways, monkeypatch):
     ways()
-    real = provenance.metadata.version
+    real = machine.metadata.version
     with monkeypatch.context() as context:
-        context.setattr(provenance.metadata, "version", lambda n: "0.0" if n == "onnx" else real(n))
+        context.setattr(machine.metadata, "version", lambda n: "0.0" if n == "onnx" else real(n))
         ways()
     assert len(ways.told) == len(STAGES)
     ways()
