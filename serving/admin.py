@@ -9,7 +9,6 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http import HTTPStatus
 
 import uvicorn
 from fastapi import Depends, FastAPI, Request
@@ -83,11 +82,11 @@ def create_admin_app(models: Models, token: str) -> FastAPI:
 
     @app.exception_handler(SwapError)
     async def refused(_: Request, error: SwapError) -> JSONResponse:
-        return _problem(error.status, str(error))
+        return problems.answer(error.status, str(error))
 
     @app.exception_handler(TokenError)
     async def unknown(_: Request, error: TokenError) -> JSONResponse:
-        return _problem(401, str(error), {"WWW-Authenticate": "Bearer"})
+        return problems.answer(401, str(error), {"WWW-Authenticate": "Bearer"})
 
     @app.get("/v1/model")
     def view() -> ModelsView:
@@ -165,8 +164,3 @@ async def _read_wanted(request: Request) -> Wanted:
         raise SwapError(
             422, f'{explain(error, Wanted)}; send {{"bundle": "NAME"}}, or nothing to reload'
         ) from error
-
-
-def _problem(status: int, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    problem = problems.Problem(title=HTTPStatus(status).phrase, status=status, detail=detail)
-    return JSONResponse(problem.model_dump(), status, headers, media_type=problems.MEDIA_TYPE)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,7 +21,7 @@ from serving.negotiate import Output
 from serving.settings import ServingSettings
 from serving.sizes import Size, plan_size
 from serving.tiling import tiled_session
-from serving.translator import MIN_SIDE
+from serving.translator import padding_multiple
 from serving.work import TranslationError
 
 
@@ -76,9 +75,7 @@ class LocalEngine:
             TranslationError: The engine made no image of it.
         """
         height, width = pixels.shape[:2]
-        multiple = self.model.size_multiple
-        if min(height, width) < MIN_SIDE:
-            multiple = math.lcm(multiple, MIN_SIDE)
+        multiple = padding_multiple(self.model, height, width)
         padded = (height + -height % multiple) * (width + -width % multiple)
         if padded > self.max_pixels:
             raise ImageTooLargeError(

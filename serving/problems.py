@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -80,7 +81,7 @@ def install(app: FastAPI) -> None:
         headers = {} if retry_after_s is None else {"Retry-After": str(retry_after_s)}
         if isinstance(error, UploadError) and error.status in (408, 413):
             headers["Connection"] = "close"  # the rest of the body is waited for by nobody
-        return _answer(*explain(error), headers)
+        return answer(*explain(error), headers)
 
     # the last one's traceback is logged by the framework, as those of no other are
     kinds: list[type[Exception]] = [UploadError, WishError, *STATUSES, ClientDisconnect, Exception]
@@ -90,9 +91,10 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def routing(request: Request, error: HTTPException) -> JSONResponse:
         detail = f"{request.method} {request.url.path}: {error.detail}; /docs lists the routes"
-        return _answer(error.status_code, detail, dict(error.headers or {}))
+        return answer(error.status_code, detail, dict(error.headers or {}))
 
 
-def _answer(status: int, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
+def answer(status: int, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """A `Problem` as an HTTP answer."""
     problem = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail)
     return JSONResponse(problem.model_dump(), status, headers, media_type=MEDIA_TYPE)

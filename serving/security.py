@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from http import HTTPStatus
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI
-from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from serving.problems import MEDIA_TYPE, Problem
+from serving.problems import answer
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
@@ -158,10 +156,9 @@ async def refuse(
     detail: str,
     headers: Mapping[str, str] | None = None,
 ) -> None:
-    """Answer a request, or the handshake of a websocket, with a `Problem` from a middleware."""
-    problem = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail)
-    answer = JSONResponse(problem.model_dump(), status, headers, media_type=MEDIA_TYPE)
+    """Answer a request, or the handshake of a websocket, with a problem from a middleware."""
+    refusal = answer(status, detail, headers)
     if scope["type"] == "websocket":
-        await WebSocket(scope, receive, send).send_denial_response(answer)
+        await WebSocket(scope, receive, send).send_denial_response(refusal)
     else:
-        await answer(scope, receive, send)
+        await refusal(scope, receive, send)

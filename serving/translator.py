@@ -32,6 +32,12 @@ Tell = Callable[[Job, Outcome], None]
 log = logging.getLogger(__name__)
 
 
+def padding_multiple(model: ModelSpec, height: int, width: int) -> int:
+    """What height and width of an image are padded to multiples of; a sliver gets more."""
+    small = min(height, width) < MIN_SIDE
+    return math.lcm(model.size_multiple, MIN_SIDE) if small else model.size_multiple
+
+
 @dataclass(frozen=True)
 class _Decoded:
     """A job that is ready for the engine, and when it was begun and decoded."""
@@ -137,9 +143,7 @@ class Translator:
         Raises:
             ImageTooLargeError: Together they are more than the limit: a sliver grows most.
         """
-        multiple = self._model.size_multiple
-        if min(height, width) < MIN_SIDE:
-            multiple = math.lcm(multiple, MIN_SIDE)
+        multiple = padding_multiple(self._model, height, width)
         padded = height + -height % multiple, width + -width % multiple
         if padded[0] * padded[1] > self._max_pixels:
             raise ImageTooLargeError(
@@ -218,10 +222,7 @@ class Translator:
     def _to_model(self, one: _Decoded) -> Images:
         """``(1, 3, H, W)``, mirrored at the right and the bottom up to its padded shape."""
         images = imaging.to_model(one.picture.pixels, self._model.pixels)
-        multiple = self._model.size_multiple
-        if min(images.shape[2:]) < MIN_SIDE:
-            multiple = math.lcm(multiple, MIN_SIDE)
-        return imaging.pad_to_multiple(images, multiple)
+        return imaging.pad_to_multiple(images, padding_multiple(self._model, *images.shape[2:]))
 
     def _encode(
         self, one: _Decoded, answer: Pixels, times: tuple[float, float, float], batch: int
