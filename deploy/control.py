@@ -20,7 +20,8 @@ from deploy.artifacts import QualityFloor
 from deploy.evidence import LayerSensitivity
 from deploy.imaging import RGB, PixelSpec, canonical
 from deploy.reverting import quantized_layers, revert
-from deploy.sensitivity import Progress, no_progress, outputs
+from deploy.running import outputs
+from deploy.sensitivity import Progress, no_progress
 from deploy.verify import Closeness, Distance, closeness
 from devices.session import Images
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import PositiveInt, ValidationError
 
-from deploy.artifacts import EVIDENCE, Bundle
+from deploy.artifacts import Bundle
 from devices.machine import Machine
 from devices.profile import Frozen, explain
 from devices.sealed import BundleError
@@ -71,9 +71,9 @@ def read_evidence(bundle: Bundle) -> Evidence | None:
     Raises:
         BundleError: It is not evidence as this version knows it.
     """
-    if EVIDENCE not in bundle.manifest.sha256:
+    path = bundle.evidence
+    if path is None:
         return None
-    path = bundle.path / EVIDENCE
     try:
         return Evidence.model_validate_json(path.read_text())
     except ValidationError as error:

@@ -18,9 +18,9 @@ import onnx
 from deploy.artifacts import QualityFloor
 from deploy.control import Judge, control, judge_on
 from deploy.evidence import LayerSensitivity
-from deploy.imaging import Pixels, PixelSpec, to_model
-from deploy.qdq import for_backend
-from deploy.quantize import JUDGES, Quantized, quantize_candidates
+from deploy.imaging import Pixels, PixelSpec
+from deploy.qdq import for_backend, fuses_as
+from deploy.quantize import Quantized, judges_of, quantize_candidates
 from deploy.reverting import quantized_layers
 from deploy.sensitivity import sensitivity
 from deploy.verify import Distance
@@ -37,6 +37,10 @@ MOST = 0.5
 
 Working = Callable[[str], None]
 """Told what goes on inside a stage, for as long as it does."""
+
+
+Layers = Callable[[], tuple[LayerSensitivity, ...]]
+"""What each layer costs, worst first; measured at the first call."""
 
 
 @dataclass(frozen=True)
@@ -81,13 +85,15 @@ class Quantizing:
 
     def graphs(
         self, student: onnx.ModelProto, profile: DeviceProfile, backends: Sequence[Backend]
-    ) -> tuple[list[Int8Graph], tuple[LayerSensitivity, ...]]:
+    ) -> tuple[list[Int8Graph], Layers]:
         """The INT8 graphs of one float graph for some backends, and what its layers cost.
+
+        What layers cost is measured when somebody asks, here only where a graph is below the floor.
 
         Raises:
             ModuleNotFoundError: NNCF is not installed.
         """
-        kinds: dict[Backend, Backend] = {one: _fuses_as(one, profile) for one in backends}
+        kinds: dict[Backend, Backend] = {one: fuses_as(one, profile) for one in backends}
         self.working("quantizing")
         quantized = quantize_candidates(
             student,
@@ -96,11 +102,9 @@ class Quantizing:
             keep=self.keep,
             spec=self.spec,
         )
-        judges = to_model(
-            self.calibration[:: max(1, len(self.calibration) // JUDGES)][:JUDGES], self.spec
-        )
         if not quantized:
-            return [], ()
+            return [], tuple
+        judges = judges_of(self.calibration, self.spec)
         general = next(one for one in quantized if len(one.backends) == len(set(kinds.values())))
         layers = functools.cache(
             lambda: sensitivity(
@@ -126,7 +130,7 @@ class Quantizing:
             )
             for one in _worth_building([q for q in quantized if kind in q.backends], backend):
                 made += self._controlled(student, one, backend, profile, judge, layers)
-        return made, layers()
+        return made, layers
 
     def _controlled(
         self,
@@ -135,7 +139,7 @@ class Quantizing:
         backend: Backend,
         profile: DeviceProfile,
         judge: Judge,
-        layers: Callable[[], tuple[LayerSensitivity, ...]],
+        layers: Layers,
     ) -> list[Int8Graph]:
         """The graph as it is and, where the judges refuse it, what quality control makes of it."""
         whole = Int8Graph(backend, for_backend(one.model, backend, profile), one.quantizer)
@@ -181,13 +185,6 @@ def judges_floor(floor: QualityFloor, needed_db: float) -> QualityFloor:
     lpips = None if floor.lpips is None else floor.lpips / MARGIN_LPIPS
     psnr_db = max(floor.psnr_db, needed_db) + MARGIN_DB
     return floor.model_copy(update={"psnr_db": psnr_db, "lpips": lpips})
-
-
-def _fuses_as(backend: Backend, profile: DeviceProfile) -> Backend:
-    """ONNX Runtime that works through TensorRT fuses what TensorRT fuses."""
-    if backend == "onnxruntime" and "TensorrtExecutionProvider" in profile.execution_providers:
-        return "tensorrt"
-    return backend
 
 
 def _worth_building(usable: Sequence[Quantized], backend: Backend) -> list[Quantized]:

@@ -211,8 +211,8 @@ def _quantize(
         working=working,
     )
     made = {name: quantizing.graphs(model, profile, backends) for name, model in graphs}
-    first = made[graphs[0][0]][1]
-    return _Int8({name: found for name, (found, _) in made.items()}, first, calibration)
+    layers = made[graphs[0][0]][1]
+    return _Int8({name: found for name, (found, _) in made.items()}, layers(), calibration)
 
 
 def _makings(

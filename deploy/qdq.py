@@ -14,6 +14,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper
 
+from deploy.passes.padding import pad_mode
 from deploy.rewiring import arrays as arrays_of
 from deploy.rewiring import copied, producers, replace, with_nodes
 from devices.profile import Backend, DeviceProfile
@@ -71,7 +72,7 @@ def sink_pads(model: onnx.ModelProto) -> onnx.ModelProto:
             nodes.append(node)
             continue
         quantized, scale, zero = source.input
-        mode = _mode(node)
+        mode = pad_mode(node)
         if mode == "constant" and arrays[zero].size > 1:
             nodes.append(node)  # a byte for each channel, and Pad takes one for all
             continue
@@ -139,11 +140,19 @@ def for_backend(
         backend: What will compile it.
         profile: The device; its execution providers say which ONNX Runtime it is.
     """
-    if backend == "openvino":
+    kind = fuses_as(backend, profile)
+    if kind == "openvino":
         return model
-    if backend == "tensorrt" or "TensorrtExecutionProvider" in profile.execution_providers:
+    if kind == "tensorrt":
         return symmetric_activations(collapse_activations(model))
     return sink_pads(unsigned_activations(collapse_activations(model)))
+
+
+def fuses_as(backend: Backend, profile: DeviceProfile) -> Backend:
+    """ONNX Runtime that works through TensorRT fuses what TensorRT fuses."""
+    if backend == "onnxruntime" and "TensorrtExecutionProvider" in profile.execution_providers:
+        return "tensorrt"
+    return backend
 
 
 def _zero_points(model: onnx.ModelProto) -> list[str]:
@@ -152,14 +161,9 @@ def _zero_points(model: onnx.ModelProto) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _mode(pad: onnx.NodeProto) -> str:
-    modes = [a.s.decode() for a in pad.attribute if a.name == "mode"]
-    return modes[0] if modes else "constant"
-
-
 def _pads_zeros(pad: onnx.NodeProto, arrays: dict[str, NDArray[np.generic]]) -> bool:
     """Whether a Pad only moves values or adds zeros, so that it commutes with a scale."""
-    if _mode(pad) != "constant" or len(pad.input) < 3 or not pad.input[2]:
+    if pad_mode(pad) != "constant" or len(pad.input) < 3 or not pad.input[2]:
         return True
     value = arrays.get(pad.input[2])
     return value is not None and not value.any()

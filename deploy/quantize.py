@@ -10,11 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import onnx
-import onnxruntime as ort
 
-from deploy.graph import input_name
 from deploy.imaging import RGB, Pixels, PixelSpec, canonical, to_model
 from deploy.islands import PERCENTILE, close_islands, open_outputs
 from deploy.qdq import (
@@ -28,6 +25,7 @@ from deploy.quantizers.ort import METHODS, by_onnxruntime
 from deploy.ranges import tensor_ranges
 from deploy.reverting import LAYERS, quantized_layers
 from deploy.rewiring import nearest
+from deploy.running import outputs
 from deploy.verify import psnr
 from devices.profile import Backend
 from devices.session import Images
@@ -97,13 +95,13 @@ def quantize_candidates(
             raise ValueError(f"there is no layer {name!r} to keep; {nearest(name, layers)}")
     if set(layers) <= set(keep) or not backends:
         return ()
-    judges = to_model(calibration[:: max(1, len(calibration) // JUDGES)][:JUDGES], spec)
-    reference = canonical(_outputs(model, judges), spec)
+    judges = judges_of(calibration, spec)
+    reference = canonical(outputs(model, judges), spec)
 
     def scored(
         made: onnx.ModelProto, quantizer: str, family: str, takers: Sequence[Backend]
     ) -> Quantized:
-        images = canonical(_outputs(_as_run(made, takers[0]), judges), spec)
+        images = canonical(outputs(_as_run(made, takers[0]), judges), spec)
         fidelity = psnr(images, reference, data_range=2.0)
         return Quantized(made, quantizer, family, fidelity, tuple(keep), tuple(takers))
 
@@ -130,6 +128,11 @@ def quantize_candidates(
         found.append(max(own, key=lambda quantized: quantized.psnr_db))
     usable = [one for one in found if quantized_layers(one.model)]
     return tuple(sorted(usable, key=lambda quantized: -quantized.psnr_db))
+
+
+def judges_of(calibration: Pixels, spec: PixelSpec) -> Images:
+    """`JUDGES` images, evenly through a calibration set: (N, 3, H, W)."""
+    return to_model(calibration[:: max(1, len(calibration) // JUDGES)][:JUDGES], spec)
 
 
 def ends(model: onnx.ModelProto) -> list[str]:
@@ -185,14 +188,3 @@ def _as_run(model: onnx.ModelProto, backend: Backend) -> onnx.ModelProto:
     elif backend == "onnxruntime":
         model = collapse_activations(model)
     return sink_pads(unsigned_activations(model))
-
-
-def _outputs(model: onnx.ModelProto, images: Images) -> Images:
-    """What ONNX Runtime makes of some images on the CPU, one at a time."""
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    session = ort.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    name = input_name(model)
-    return np.concatenate([session.run(None, {name: image[None]})[0] for image in images])

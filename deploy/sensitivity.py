@@ -19,9 +19,9 @@ import onnxruntime as ort
 from pydantic import ValidationError
 
 from deploy.evidence import LayerSensitivity
-from deploy.graph import input_name
 from deploy.imaging import RGB, PixelSpec, canonical
 from deploy.reverting import only, quantized_layers
+from deploy.running import outputs
 from deploy.verify import Distance, closeness
 from devices.session import Images
 
@@ -104,20 +104,6 @@ def worst_first(layers: Iterable[LayerSensitivity]) -> tuple[LayerSensitivity, .
     the one without which most is won. LPIPS decides only between equals.
     """
     return tuple(sorted(layers, key=lambda one: (one.psnr_db, -(one.lpips or 0.0), one.layer)))
-
-
-def outputs(model: onnx.ModelProto, images: Images, *, threads: int) -> Images:
-    """What ONNX Runtime makes of some images on the CPU, one at a time: (N, 3, H', W')."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session = ort.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    name = input_name(model)
-    return np.concatenate([session.run(None, {name: image[None]})[0] for image in images])
 
 
 def _key(

@@ -11,7 +11,8 @@ from deploy import sensitivity as module
 from deploy.evidence import LayerSensitivity
 from deploy.imaging import range_spec, to_model
 from deploy.reverting import only
-from deploy.sensitivity import outputs, sensitivity, worst_first
+from deploy.running import outputs
+from deploy.sensitivity import sensitivity, worst_first
 from deploy.verify import EngineError, psnr
 from tests.deploy.by_hand import chain, quantized
 
