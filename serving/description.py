@@ -33,7 +33,7 @@ PARAMETERS: list[dict[str, Any]] = [
     {
         "name": "X-Timeout-Ms",
         "in": "header",
-        "description": "Longest that the image may wait for its turn, in milliseconds.",
+        "description": "When the answer is to be there, in milliseconds; what cannot be is refused at once.",
         "schema": {"type": "integer", "minimum": 1},
     },
 ]
@@ -93,7 +93,7 @@ COMMON: dict[int | str, dict[str, Any]] = {
     429: problems.describe("This client asks more often than it may; see Retry-After."),
     500: problems.describe("The engine failed."),
     503: problems.describe("Warming up, or too many images wait; see Retry-After."),
-    504: problems.describe("The engine was not free in time; see X-Timeout-Ms."),
+    504: problems.describe("Its turn did not come in time for its answer; see X-Timeout-Ms."),
 }
 
 TRANSLATE_ANSWERS: dict[int | str, dict[str, Any]] = {

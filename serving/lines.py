@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -48,11 +49,12 @@ class Ticket(Generic[Work]):
         client: Whose it is.
         pixels: Its size, as far as that is known before it is decoded.
         size_bytes: Its encoded size.
-        deadline: Latest start, by the scheduler's clock.
+        deadline: When its answer is to be there, by the scheduler's clock.
         shape: Height and width the engine will see, as far as that is known; images of one shape
             may be taken together. None is like no other.
         sent_away: Called with the reason if it loses its place.
         queued: When it came, by the scheduler's clock.
+        start_by: When it must be begun for that, as far as the scheduler can tell.
     """
 
     work: Work
@@ -63,6 +65,7 @@ class Ticket(Generic[Work]):
     shape: tuple[int, int] | None
     sent_away: Callable[[Exception], None]
     queued: float = 0.0
+    start_by: float = math.inf
 
 
 @dataclass(eq=False)

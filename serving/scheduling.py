@@ -16,6 +16,10 @@ FORGET = 0.9
 """What the pace keeps of its past with every image: the latest ten or so count."""
 
 
+HANDOVER_S = 0.1
+"""A free worker has an image well before that; one in which none has it is no free worker."""
+
+
 class BusyError(RuntimeError):
     """There is no room for one more; the client should come back.
 
@@ -29,7 +33,7 @@ class BusyError(RuntimeError):
 
 
 class DeadlineError(RuntimeError):
-    """The time that an image may wait was over before the engine was free."""
+    """An image's turn did not come in time for its answer."""
 
 
 class Scheduler(Generic[Work]):
@@ -91,6 +95,7 @@ class Scheduler(Generic[Work]):
         ticket.size_bytes = min(ticket.size_bytes, self._bounds.size_bytes)
         with self._lock:
             ticket.queued = self._clock()
+            ticket.start_by = self._start_by(ticket)
             reason = self._reason_against(ticket)
             displaced = None if reason else self._lines.displaced_by(ticket, self._room())
             if displaced is not None:
@@ -121,7 +126,7 @@ class Scheduler(Generic[Work]):
                 while not self._lines.load.images and not self._closed:
                     self._work.wait()
                 now = self._clock()
-                late = [ticket for ticket in self._lines if ticket.deadline <= now]
+                late = [ticket for ticket in self._lines if ticket.start_by <= now]
                 for ticket in late:
                     self._lines.remove(ticket)
                 taken = self._lines.next(most)
@@ -160,7 +165,7 @@ class Scheduler(Generic[Work]):
             return True
 
     def expire(self, ticket: Ticket[Work]) -> None:
-        """Send an image away whose deadline is over, if it still waits."""
+        """Send an image away whose answer would be late, if it still waits."""
         if self.withdraw(ticket):
             self._send_away(ticket, "deadline")
 
@@ -193,18 +198,27 @@ class Scheduler(Generic[Work]):
         Rather too long than too short: what is being translated counts whole. An image that is
         sent away at once can be sent elsewhere; one that waited in vain has cost its client time.
         """
-        if not self._work_pixels:
-            return 0.0
         busy = self._busy_pixels if self._busy >= self._workers else 0
-        pixels = self._lines.load.pixels + busy
-        return pixels * self._work_s / self._work_pixels / self._workers
+        return self._takes_s(self._lines.load.pixels + busy) / self._workers
+
+    def _takes_s(self, pixels: int) -> float:
+        """About how long a worker takes for so much, from the pace so far; 0 before the first."""
+        return pixels * self._work_s / self._work_pixels if self._work_pixels else 0.0
+
+    def _waits(self) -> bool:
+        """Whether a new image would have to wait for a worker."""
+        return self._lines.load.images > 0 or self._busy >= self._workers
+
+    def _start_by(self, ticket: Ticket[Work]) -> float:
+        """When an image must be begun so that its answer is there at its deadline."""
+        start_by = ticket.deadline - self._takes_s(ticket.pixels)
+        # where a worker is free it is tried whatever the pace was: the last may have been slow ones
+        return start_by if self._waits() else max(start_by, ticket.queued + HANDOVER_S)
 
     def _reason_against(self, ticket: Ticket[Work]) -> Refusal | None:
         if self._closed:
             return "closing"
-        left_s = ticket.deadline - ticket.queued
-        # without a queue it is tried whatever the pace was: the last image may have been a slow one
-        too_late = self._lines.load.images > 0 and self.expected_wait_s() > left_s
+        too_late = self._waits() and self.expected_wait_s() > ticket.start_by - ticket.queued
         return "deadline" if too_late else None
 
     def _room(self) -> Load:
@@ -217,8 +231,9 @@ class Scheduler(Generic[Work]):
         if reason == "deadline":
             ticket.sent_away(
                 DeadlineError(
-                    f"the engine was not free within {ticket.deadline - ticket.queued:.3g} s; "
-                    "try again later, or allow more with X-Timeout-Ms"
+                    f"the engine was not free in time for an answer within "
+                    f"{ticket.deadline - ticket.queued:.3g} s; try again later, or allow more "
+                    "with X-Timeout-Ms"
                 )
             )
         else:
@@ -231,7 +246,7 @@ class Scheduler(Generic[Work]):
         retry_after_s = max(1, math.ceil(expected_s))
         if reason == "deadline":
             return BusyError(
-                f"what waits takes about {expected_s:.2g} s, and this image may wait no more than "
+                f"its turn comes in about {expected_s:.2g} s, too late for an answer within "
                 f"{max(ticket.deadline - ticket.queued, 0):.2g} s; try again later, or allow more "
                 "with X-Timeout-Ms",
                 retry_after_s=retry_after_s,

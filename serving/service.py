@@ -130,8 +130,8 @@ class Service:
         Args:
             job: What to do.
             client: Whose it is; clients take turns.
-            timeout_s: Longest that it may wait for its start; as long as the settings allow if
-                left out, and never longer.
+            timeout_s: When the answer is to be there; as long as the settings allow if left out,
+                and never longer. What is begun in time is answered, late or not.
             gone: Ends when nobody waits any more.
 
         Raises:
@@ -150,7 +150,7 @@ class Service:
                 loop.call_soon_threadsafe(_settle, answer, outcome)
 
         longest_s = self._settings.wait_timeout_s
-        patience_s = longest_s if timeout_s is None else min(timeout_s, longest_s)
+        within_s = longest_s if timeout_s is None else min(timeout_s, longest_s)
         pixels, shape = self._weigh(job)
         job.queued = self._clock()
         ticket = Ticket(
@@ -158,11 +158,12 @@ class Service:
             client=client,
             pixels=pixels,
             size_bytes=len(job.data),
-            deadline=job.queued + patience_s,
+            deadline=job.queued + within_s,
             shape=shape,
             sent_away=tell,
         )
         self.scheduler.submit(ticket)
+        patience_s = ticket.start_by - ticket.queued
         timer = loop.call_later(patience_s, self.scheduler.expire, ticket)
         watcher = None if gone is None else asyncio.ensure_future(gone())
         if watcher is not None:

@@ -56,8 +56,8 @@ class ServingSettings(Frozen):
         rate_per_s: Requests per second that one client may keep up; any number if left out.
         rate_burst: Requests that a client who was quiet may make at once, where there is a rate.
         body_timeout_s: Longest that a body may take to arrive, in seconds.
-        wait_timeout_s: Longest that an image may wait for a worker, in seconds; a client may ask
-            for less with ``X-Timeout-Ms``.
+        wait_timeout_s: Longest that a client may be kept waiting for an answer, in seconds; it may
+            ask for less with ``X-Timeout-Ms``.
         drain_timeout_s: Longest that unfinished requests are waited for after SIGTERM, in seconds.
         log_level: Least important messages to log.
         warm_sizes: Sizes beside the profile's to warm the engine up for, ``256,512x384`` for a

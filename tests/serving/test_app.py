@@ -342,7 +342,10 @@ def test_an_image_that_may_not_wait_that_long_is_told_so(serve, png, one_worker)
         response = client.post("/v1/translate", content=png, headers={"x-timeout-ms": "20"})
         hold.release.set()
         assert first.result(20).status_code == 200
-    assert re.match(r"the engine was not free within 0\.0[12]\d* s; try", problem(response, 504))
+    told = problem(response, 504)
+    assert re.match(
+        r"the engine was not free in time for an answer within 0\.0[12]\d* s; try", told
+    )
 
 
 def test_a_client_that_asks_too_often_is_told_when_to_come_back(serve, png):

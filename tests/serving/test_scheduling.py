@@ -132,7 +132,7 @@ def test_a_deadline_that_has_passed_is_never_started(queue, clock):
     assert [one.work for one in taken] == ["later"]
     (error,) = late.lost
     assert isinstance(error, DeadlineError)
-    assert "not free within 2 s; try again later, or allow more with X-Timeout-Ms" in str(error)
+    assert "not free in time for an answer within 2 s; try again later" in str(error)
     assert watcher.said[-1] == "deadline"
 
 
@@ -253,11 +253,40 @@ def test_an_image_whose_turn_cannot_come_in_time_is_refused_at_once(queue):
     scheduler.submit(ticket("a", "a1", pixels=300))
     with pytest.raises(
         BusyError,
-        match=r"what waits takes about 3 s, and this image may wait no more than 0\.5 s; .*Timeout",
+        match=r"its turn comes in about 3 s, too late for an answer within 0\.5 s; .*X-Timeout-Ms",
     ) as busy:
         scheduler.submit(ticket("b", "b1", deadline=0.5))
     assert busy.value.retry_after_s == 3
-    scheduler.submit(ticket("b", "b2", deadline=3.5))
+    with pytest.raises(BusyError):  # it could begin, and be late
+        scheduler.submit(ticket("b", "b2", deadline=3.5))
+    scheduler.submit(ticket("b", "b3", deadline=4.5))
+
+
+def test_what_cannot_be_answered_in_time_any_more_is_not_begun(queue, clock):
+    scheduler = queue()
+    scheduler.done(100, 1.0)
+    tight, easy = ticket("a", "tight", deadline=1.5), ticket("b", "easy", deadline=9.0)
+    scheduler.submit(tight)
+    scheduler.submit(easy)
+    clock.now = 0.6
+    assert [one.work for one in scheduler.take()] == ["easy"]
+    assert [type(error) for error in tight.lost] == [DeadlineError]
+
+
+def test_a_free_worker_tries_what_seems_too_slow(queue):
+    scheduler = queue()
+    scheduler.done(100, 60.0)
+    scheduler.submit(ticket("a", "quick", deadline=0.001))
+    assert [one.work for one in scheduler.take()] == ["quick"]
+
+
+def test_while_all_workers_are_busy_nothing_waits_that_would_be_late(queue):
+    scheduler = queue()
+    scheduler.done(100, 1.0)
+    scheduler.submit(ticket("a", "a1"))
+    scheduler.take()
+    with pytest.raises(BusyError, match="its turn comes in about 1 s"):
+        scheduler.submit(ticket("b", "b1", deadline=1.5))
 
 
 def test_what_is_withdrawn_is_gone(queue):
@@ -347,8 +376,8 @@ def test_whatever_comes_and_goes_the_bounds_hold_and_nothing_is_lost(clock, seed
             except BusyError:
                 pass
         elif action < 0.8 and scheduler.waiting.images and atwork < 2:
-            # with none whose deadline is ahead, it would wait for more
-            if any(one.deadline > clock.now for one in scheduler._lines):
+            # with none that can still be begun in time, it would wait for more
+            if any(one.start_by > clock.now for one in scheduler._lines):
                 ended += scheduler.take(lambda _: 3)
                 atwork += 1
         elif action < 0.9 and atwork:
