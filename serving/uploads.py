@@ -50,7 +50,7 @@ def check_content_type(content_type: str | None) -> None:
 
 
 def read_timeout(header: str | None, longest_s: float) -> float:
-    """When an answer is to be there, in seconds: what ``X-Timeout-Ms`` says, and no longer than this.
+    """When an answer is to be there, in seconds: as ``X-Timeout-Ms`` says, and no later than this.
 
     Raises:
         UploadError: It is not a whole number of milliseconds above 0.
