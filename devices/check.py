@@ -1,33 +1,73 @@
-"""Check a bundle: measure it on this machine and hold it against its profile's budget."""
+"""Measure a bundle on this machine; `devices.budget` holds the figures against its profile."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from devices.latency import MODES, LatencyReport, ModeName, measure, peak_rss_mib
 from devices.machine import Machine, available, this_machine
-from devices.percentiles import Percentile, percentile
-from devices.profile import DeviceProfile, LatencyBudget
+from devices.percentiles import percentile
+from devices.profile import DeviceProfile
 from devices.sealed import BundleError, SealedEngine, read_sealed
 from devices.session import DeviceError, Images, Session, open_session
+from devices.telemetry.conditions import Conditions
 
 PERCENTILES = (50, 90, 95, 99)
 
 
-def measure_bundle(bundle: Path, mode: ModeName = "fast") -> LatencyReport:
-    """Measure a bundle on this machine.
+ColdStart = Callable[[Path], float]
+"""Starts a fresh process for a bundle; milliseconds from there to the end of its first image."""
+
+
+class Watching(AbstractContextManager[object], Protocol):
+    """Looks at the machine between its enter and its exit (`devices.telemetry.watch.Watch`)."""
+
+    def conditions(self) -> Conditions:
+        """What it saw."""
+        ...
+
+
+def measure_bundle(
+    bundle: Path,
+    mode: ModeName = "fast",
+    *,
+    cold_start: ColdStart,
+    watch: Watching,
+    on_phase: Callable[[str], None] = lambda words: None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> LatencyReport:
+    """Measure a bundle on this machine: cold starts, a pause, and then a single stream.
+
+    Args:
+        bundle: The bundle.
+        mode: How long.
+        cold_start: Measures one start; the processes come before anything is loaded here.
+        watch: Looks at the machine during the single stream.
+        on_phase: Told in words what comes next.
+        sleep: Waits so many seconds.
 
     Raises:
         BundleError: The bundle is damaged, or not compiled yet.
-        DeviceError: This machine is not the one it was compiled for.
+        DeviceError: This machine is not the one it was compiled for, or a fresh process failed.
     """
     sealed, machine = ready(bundle)
     started_at = datetime.now(UTC)
-    timing = measure(loader(bundle, sealed), noise(sealed.profile), MODES[mode])
+    chosen = MODES[mode]
+    if chosen.cold_starts:
+        on_phase(f"{chosen.cold_starts} cold starts, each in a fresh process")
+    cold_ms = tuple(cold_start(bundle) for _ in range(chosen.cold_starts))
+    if chosen.cooldown_s:
+        on_phase(f"{chosen.cooldown_s:g} s to cool down")
+        sleep(chosen.cooldown_s)
+    on_phase("load, first image, warm-up, then one image after the other")
+    timing = measure(loader(bundle, sealed), noise(sealed.profile), chosen, beside=lambda: watch)
     p50, p90, p95, p99 = (percentile(timing.samples_ms, percent) for percent in PERCENTILES)
     return LatencyReport(
         machine=machine,
@@ -37,6 +77,8 @@ def measure_bundle(bundle: Path, mode: ModeName = "fast") -> LatencyReport:
         backend=sealed.backend,
         precision=sealed.precision,
         image_size=sealed.profile.image_size,
+        mode=mode,
+        cold_ms=cold_ms,
         load_ms=timing.load_ms,
         first_ms=timing.first_ms,
         samples_ms=timing.samples_ms,
@@ -45,6 +87,7 @@ def measure_bundle(bundle: Path, mode: ModeName = "fast") -> LatencyReport:
         p95=p95,
         p99=p99,
         peak_rss_mib=peak_rss_mib(),
+        conditions=watch.conditions(),
         started_at=started_at,
     )
 
@@ -87,29 +130,3 @@ def noise(profile: DeviceProfile) -> Images:
     """One image of the profile's size, (1, 3, S, S) in [-1, 1]; the same every time."""
     shape = (1, 3, profile.image_size, profile.image_size)
     return np.random.default_rng(0).random(shape, dtype=np.float32) * 2 - 1
-
-
-def over_budget(report: LatencyReport, budget: LatencyBudget, memory_mib: int) -> list[str]:
-    """Where a report breaks its profile's promise, one sentence each.
-
-    The 99 % bound must be within the budget, not only the estimate: a promise is to be shown. A
-    percentile without enough samples is not judged.
-    """
-    reasons = []
-    for name, limit in budget:
-        short = name.removesuffix("_ms")
-        got: Percentile | None = getattr(report, short)
-        if got is None:
-            continue
-        if got.value_ms > limit:
-            reasons.append(f"{short} is {got.value_ms:.2f} ms, the budget is {limit:g} ms")
-        elif got.upper_ms > limit:
-            reasons.append(
-                f"{short} is {got.value_ms:.2f} ms but may be {got.upper_ms:.2f} ms, the budget is "
-                f"{limit:g} ms: measure longer (--mode normal) or on a quieter machine"
-            )
-    if report.peak_rss_mib > memory_mib:
-        reasons.append(
-            f"peak memory is {report.peak_rss_mib:.0f} MiB, the budget is {memory_mib} MiB"
-        )
-    return reasons

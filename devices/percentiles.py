@@ -2,7 +2,8 @@
 
 The bound is an order statistic: of n independent samples, the one with t larger ones beside it
 lies above the true percentile with 99 % confidence, if t is small enough for the binomial tail.
-These are the early-stopping rules of MLPerf inference for a single stream.
+These are the early-stopping rules of MLPerf inference for a single stream. Images that follow each
+other on one machine are not quite independent; `independent_count` says how far from it they are.
 """
 
 from __future__ import annotations
@@ -15,6 +16,12 @@ import numpy as np
 from devices.profile import Frozen
 
 CONFIDENCE = 0.99
+
+Z_99 = 2.33
+"""A standard normal is below this 99 times in 100."""
+
+MIN_PIECES = 7
+"""A variance of fewer numbers says next to nothing."""
 
 
 class Percentile(Frozen):
@@ -53,6 +60,38 @@ def allowed_over(count: int, percent: int) -> int | None:
             break
         allowed = over
     return allowed
+
+
+def independent_count(samples_ms: Sequence[float], percent: int) -> int:
+    """How many independent images would scatter around a percentile as much as these do.
+
+    A neighbour, a clock step or a page of memory slows several images in a row, so slow ones come
+    in clumps, and a bound that counts each for itself is too tight. The stream is cut into about
+    sqrt(n) pieces; independent images put about equally many slow ones into each (binomial), and
+    clumps put more into some. The ratio of the two variances (index of dispersion) is by how much
+    the images count for less. A ratio that one stream of independent images in 100 shows by luck
+    changes nothing.
+
+    Args:
+        samples_ms: Latencies in the order in which they were measured.
+        percent: Which percentile; slow is what lies above its estimate.
+
+    Returns:
+        From 1 to the number of samples; with fewer than 49 that number, for they cannot say.
+    """
+    values = np.asarray(samples_ms, dtype=np.float64)
+    pieces = math.isqrt(len(values))
+    if pieces < MIN_PIECES:
+        return len(values)
+    slow = values > np.percentile(values, percent)
+    share = float(slow.mean())
+    if share == 0.0:  # all that are above it are equal to it
+        return len(values)
+    begins = np.arange(pieces) * len(values) // pieces
+    each = np.add.reduceat(slow.astype(np.float64), begins)
+    ratio = float(each.var(ddof=1)) / (len(values) / pieces * share * (1 - share))
+    by_luck = 1 + Z_99 * math.sqrt(2 / (pieces - 1))  # chi-square over its degrees of freedom
+    return len(values) if ratio <= by_luck else max(1, round(len(values) / ratio))
 
 
 def smallest_count(percent: int, over: int = 0) -> int:

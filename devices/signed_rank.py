@@ -5,6 +5,7 @@ Exact for any number of pairs: the distribution under the null is counted, not a
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -52,6 +53,7 @@ def pairwise_means(values: Values) -> Values:
     return means
 
 
+@functools.cache
 def droppable(pairs: int, alpha: float) -> int | None:
     """The largest signed-rank sum whose lower tail is at most ``alpha``; None: not even zero.
 

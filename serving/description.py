@@ -33,7 +33,7 @@ PARAMETERS: list[dict[str, Any]] = [
     {
         "name": "X-Timeout-Ms",
         "in": "header",
-        "description": "When the answer is to be there, in milliseconds; else it is refused at once.",
+        "description": "When the answer is to be there, in milliseconds; refused if it cannot be.",
         "schema": {"type": "integer", "minimum": 1},
     },
 ]

@@ -30,12 +30,12 @@ class Part:
     Attributes:
         field: Name of the form's field.
         filename: What the client calls the file, to show it again and for nothing else: no path,
-            no control characters, not longer than `MAX_NAME`. None for a field without a file.
+            no control characters, not longer than `MAX_NAME`.
         data: Its bytes.
     """
 
     field: str
-    filename: str | None
+    filename: str
     data: bytes
 
 
@@ -78,10 +78,14 @@ class _Reading:
                 400, f"part {len(self.parts) + 1} of the form does not say its name; {EXAMPLE}"
             )
         name = options.get(b"filename")
+        if name is None:  # -F image=photo.jpg, without the @, sends these nine letters
+            raise UploadError(
+                400, f"part {_shown(options[b'name'])!r} of the form is no file; {EXAMPLE}"
+            )
         self.parts.append(
             Part(
                 field=_shown(options[b"name"]),
-                filename=None if name is None else _shown(name),
+                filename=_shown(name),
                 data=bytes(self.data),
             )
         )

@@ -36,6 +36,10 @@ DOORS = {
     "deploy.signing_cli": (*HEAVY, *RUNTIMES, "cryptography", "compress", "serving"),
     "deploy.report_cli": (*HEAVY, *RUNTIMES, "numpy", "pydantic", "rich", "compress", "serving"),
     "devices.cli": (*HEAVY, *RUNTIMES, "compress", "deploy.artifacts", "serving"),
+    "devices.check_cli": (*HEAVY, *RUNTIMES, "numpy", "pydantic", "rich", "compress", "serving"),
+    "deploy.gate_cli": (*HEAVY, *RUNTIMES, "numpy", "pydantic", "rich", "compress", "serving"),
+    # every run of a suite that loads it pays for what comes along
+    "deploy.pytest_gate": (*HEAVY, *RUNTIMES, "numpy", "pydantic", "rich", "psutil", "devices"),
     "serving.cli": (*HEAVY, *RUNTIMES, "compress"),
     "serving.translate_cli": (*HEAVY, *RUNTIMES, "numpy", "pydantic", "rich", "compress"),
 }

@@ -1,6 +1,7 @@
 import json
 import platform
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from devices.latency import UNWATCHED, LatencyReport
 from devices.machine import Machine
+from devices.percentiles import percentile
 from devices.profile import DeviceProfile, load_profile
 from devices.sealed import MANIFEST, digest, seal_text
 
@@ -75,6 +78,38 @@ def make_bundle(tmp_path, engine, profile) -> Callable[..., Path]:
         seal = seal_text(digest(folder / MANIFEST), MANIFEST)
         (folder / f"{MANIFEST}.sha256").write_text(seal)
         return folder
+
+    return make
+
+
+@pytest.fixture
+def make_report(machine) -> Callable[..., LatencyReport]:
+    """Makes the report of such latencies, in milliseconds, on a machine that nobody looked at."""
+
+    def make(samples_ms=(8.0,) * 500, *, power_mode=None, conditions=UNWATCHED):
+        here = machine.model_copy(update={"power_mode": power_mode})
+        p50, p90, p95, p99 = (percentile(samples_ms, percent) for percent in (50, 90, 95, 99))
+        return LatencyReport(
+            machine=here,
+            fingerprint=here.fingerprint(),
+            engine_sha256="0" * 64,
+            profile="cpu",
+            backend="onnxruntime",
+            precision="fp32",
+            image_size=16,
+            mode="fast",
+            cold_ms=(700.0, 640.0, 655.0),
+            load_ms=120.0,
+            first_ms=11.0,
+            samples_ms=tuple(samples_ms),
+            p50=p50,
+            p90=p90,
+            p95=p95,
+            p99=p99,
+            peak_rss_mib=100.0,
+            conditions=conditions,
+            started_at=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
+        )
 
     return make
 

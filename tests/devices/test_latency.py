@@ -1,14 +1,18 @@
 import itertools
+import json
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 
 from devices.latency import (
     MODES,
+    UNWATCHED,
     Mode,
     interleave,
     measure,
     peak_rss_mib,
+    read_report,
     rotated,
     timed,
 )
@@ -71,6 +75,77 @@ def test_a_longer_mode_never_measures_less():
         assert shorter.min_samples < longer.min_samples
         assert shorter.min_seconds < longer.min_seconds
         assert shorter.max_seconds < longer.max_seconds
+        assert shorter.cold_starts < longer.cold_starts
+        assert shorter.cooldown_s < longer.cooldown_s
+
+
+def test_the_short_modes_are_those_of_mlperf_mobile():
+    # flutter/assets/tasks.pbtxt of mlcommons/mobile_app_open; "quick" there is "fast" here
+    assert (MODES["rapid"].min_samples, MODES["rapid"].min_seconds) == (64, 6)
+    assert MODES["fast"].min_seconds == 10
+    assert (MODES["normal"].min_samples, MODES["normal"].min_seconds) == (1024, 60)
+
+
+def test_only_the_single_stream_is_watched(clock):
+    seen = []
+
+    @contextmanager
+    def beside():
+        seen.append(clock.now)
+        yield
+        seen.append(clock.now)
+
+    measure(
+        lambda: clock.takes(1.0, 0.5, 0.01),
+        IMAGES,
+        Mode(5, 0, 60),
+        warmup_runs=2,
+        warmup_seconds=0,
+        clock=clock,
+        beside=beside,
+    )
+    # the first image, and two to warm up
+    assert seen == pytest.approx([1.51, 1.56])
+
+
+def version_1(report) -> dict:
+    """A report as it was written before cold starts and before the machine was watched."""
+    values = json.loads(report.model_dump_json())
+    for later in ("mode", "cold_ms", "conditions"):
+        del values[later]
+    return values | {"schema_version": 1}
+
+
+def test_a_report_of_the_former_version_is_read(make_report):
+    report = make_report()
+    read = read_report(json.dumps(version_1(report)))
+    unknown = {"mode": None, "cold_ms": (), "conditions": UNWATCHED}
+    assert read == report.model_copy(update=unknown)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schema_version": 3}, "of schema_version 3; this pocketgan reads 1 and 2: measure again"),
+        ({"schema_version": None}, "of schema_version None"),
+        ({"schema_version": 1, "mode": "fast"}, None),
+        ({"load_ms": "quick"}, "latency report: load_ms = 'quick'"),
+        ({"clocks": 3}, "latency report: unknown key 'clocks'"),
+    ],
+)
+def test_a_report_that_cannot_be_read_says_why(make_report, change, message):
+    values = json.loads(make_report().model_dump_json()) | change
+    if message is None:  # what a former version could not hold is written over
+        assert read_report(json.dumps(values)).mode is None
+        return
+    with pytest.raises(ValueError, match=message):
+        read_report(json.dumps(values))
+
+
+@pytest.mark.parametrize("text", ["", "[1]", "nonsense", b"\xff\xfe"])
+def test_what_is_no_report(text):
+    with pytest.raises(ValueError, match="not a latency report of pocketgan check --json"):
+        read_report(text)
 
 
 def test_a_runner_warms_up_and_then_measures(clock):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from devices.percentiles import allowed_over, percentile, smallest_count
+from devices.percentiles import allowed_over, independent_count, percentile, smallest_count
 
 # MLPerf's early-stopping rule at 99 % confidence: the fewest samples for so many over the bound.
 # 662 is the count that MLPerf publishes for multi-stream; the others are the same sum.
@@ -62,3 +62,42 @@ def test_the_bound_holds_99_times_in_100(percent):
 def test_ten_thousand_samples_do_not_overflow():
     over = allowed_over(20_000, 99)
     assert 150 < over < 200  # 200 are expected over the 99th percentile
+
+
+def clumped(rng, count, share, length):
+    """Latencies of 1 ms with slow stretches of 2 ms: so much of the time, so long on average."""
+    slow = []
+    state = rng.random() < share
+    for _ in range(count):
+        leave = 1 / length if state else share / (1 - share) / length
+        state = state != (rng.random() < leave)
+        slow.append(1.0 + state + rng.random() * 1e-3)
+    return slow
+
+
+def test_independent_images_count_for_what_they_are():
+    rng = np.random.default_rng(0)
+    for percent, count in ((50, 100), (90, 500), (99, 2000)):
+        full = sum(
+            independent_count(list(rng.gamma(5.0, size=count)), percent) == count
+            for _ in range(200)
+        )
+        assert full >= 190  # 198 are meant; counts of slow images are not quite normal
+
+
+@pytest.mark.parametrize(("length", "least", "most"), [(5, 200, 1000), (40, 20, 250)])
+def test_clumps_make_images_count_for_less(length, least, most):
+    # a two-state chain counts for (1 - r) / (1 + r), r = 1 - 1 / length / (1 - share): 314 and 35
+    rng = np.random.default_rng(length)
+    counts = [independent_count(clumped(rng, 2500, 0.1, length), 90) for _ in range(20)]
+    assert least <= np.median(counts) <= most
+
+
+def test_a_machine_that_changed_half_way_counts_for_little():
+    samples = [1.0 + i % 7 * 1e-3 for i in range(500)] + [2.0 + i % 7 * 1e-3 for i in range(500)]
+    assert independent_count(samples, 50) < 100
+
+
+@pytest.mark.parametrize("samples", [[], [1.0], [1.0] * 48, [1.0] * 5000])
+def test_what_says_nothing_about_clumps_counts_in_full(samples):
+    assert independent_count(samples, 90) == len(samples)

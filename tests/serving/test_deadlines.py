@@ -203,9 +203,7 @@ def test_a_deadline_is_told_when_it_passes_though_the_engine_is_busy(service_of)
         gate = Gate()
         async with service_of(gate) as service:
             first = await begun(service, gate)
-            with pytest.raises(
-                DeadlineError, match=r"not free in time for an answer within 0\.02 s"
-            ):
+            with pytest.raises(DeadlineError, match=r"in time for an answer within 0\.02 s"):
                 await service.translate(plain(1), client="a", timeout_s=0.02)
             assert not first.done()
             gate.open.set()

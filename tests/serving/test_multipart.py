@@ -69,10 +69,9 @@ def test_parts_come_whole_however_they_arrive(chunk):
 
 def test_what_a_client_library_sends_is_read():
     files = [("image", ("photo 1.jpg", b"one", "image/jpeg")), ("image", ("b.png", b"two"))]
-    request = httpx2.Request("POST", "http://server", files=files, data={"note": "hello"})
+    request = httpx2.Request("POST", "http://server", files=files)
     parts = read(request.read(), request.headers["content-type"])
     assert sorted(parts, key=lambda one: one.data) == [
-        Part("note", None, b"hello"),
         Part("image", "photo 1.jpg", b"one"),
         Part("image", "b.png", b"two"),
     ]
@@ -133,6 +132,10 @@ def test_half_a_form(cut):
         (END, "the form is (empty|malformed)"),
         (part(disposition="attachment; filename=x") + END, "part 1 of the form does not say"),
         (part(disposition='form-data; filename="x"') + END, "part 1 of the form does not say"),
+        (
+            part(b"photo.jpg", disposition='form-data; name="image"') + END,
+            "part 'image' of the form is no file; send the image as curl -F image=@photo",
+        ),
         (b"--xyz\r\n\r\ndata\r\n" + END, "part 1 of the form does not say its name"),
         (part(more="X: " + "y" * MAX_HEADER_BYTES + "\r\n") + END, "the form is malformed: "),
         (part(more="X: y\r\n" * 9) + END, "the form is malformed: "),

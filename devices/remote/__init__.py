@@ -1,0 +1,1 @@
+"""Measuring on other machines, over the system's OpenSSH client."""
