@@ -132,14 +132,13 @@ def available(
         )
     installed = [name for name in profile.backends if importlib.util.find_spec(name)]
     missing: list[str] = []
-    if "onnxruntime" in installed:
+    if installed == ["onnxruntime"]:  # asking imports it, and any other would do without
         offered = onnxruntime_providers() if providers is None else providers
         missing = [name for name in profile.execution_providers if name not in offered]
-    usable = [name for name in installed if not (name == "onnxruntime" and missing)]
     absent = [name for name in profile.backends if name not in installed]
-    if absent and not usable:
+    if absent and (missing or not installed):
         reasons.append(f"it has no {' or '.join(absent)} installed")
-    if missing and not usable:
+    if missing:
         reasons.append(f"its onnxruntime has no {', '.join(missing)}")
     return reasons
 

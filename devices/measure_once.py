@@ -21,10 +21,10 @@ from devices.gate.work import Laden
 from devices.latency import Mode, measure, peak_rss_mib
 from devices.session import DeviceError, Session
 
-MODE = Mode(min_samples=16, min_seconds=0.3, max_seconds=60)
+MODE = Mode(min_samples=16, min_seconds=0.2, max_seconds=60)
 """Short: the median of a round is soon steady, and it is rounds that a verdict needs."""
 
-WARMUP_SECONDS = 0.15
+WARMUP_SECONDS = 0.1
 
 ROOT = str(Path(__file__).resolve().parents[1])
 """Where this code is, which must be what runs in the other process too."""
