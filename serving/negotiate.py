@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -142,7 +143,8 @@ def _accepted(accept: str | None) -> Format:
     return chosen
 
 
-def _ranges(accept: str) -> list[tuple[str, float]]:
+@functools.lru_cache(maxsize=256)
+def _ranges(accept: str) -> tuple[tuple[str, float], ...]:
     """Media ranges and their q-values; one that is malformed is passed over."""
     found = []
     for item in accept.split(","):
@@ -154,4 +156,4 @@ def _ranges(accept: str) -> list[tuple[str, float]]:
             continue
         if 0.0 <= weight <= 1.0:
             found.append((name.replace("image/jpg", "image/jpeg"), weight))
-    return found
+    return tuple(found)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
@@ -31,6 +31,14 @@ DOCS_POLICY = (
 )
 """``/docs`` is FastAPI's own page, which loads its script from there."""
 
+
+def _raw(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    """As they go over the wire; names in small letters."""
+    return [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+
+
+RAW = _raw(HEADERS)
+DOCS_RAW = _raw({**HEADERS, "Content-Security-Policy": DOCS_POLICY})
 DOCS = "/docs"
 READING = ("GET", "HEAD", "OPTIONS")
 ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:\d{1,5})?|https?://\[[0-9a-f:]+\](:\d{1,5})?")
@@ -52,13 +60,13 @@ class SecurityHeaders:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        own = {"Content-Security-Policy": DOCS_POLICY} if scope["path"] == DOCS else {}
+        wanted = DOCS_RAW if scope["path"] == DOCS else RAW
 
         async def send_more(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in (HEADERS | own).items():
-                    headers.setdefault(name, value)
+                given = {name.lower() for name, _ in message["headers"]}
+                own = [(name, value) for name, value in wanted if name not in given]
+                message = {**message, "headers": [*message["headers"], *own]}
             await send(message)
 
         await self._app(scope, receive, send_more)

@@ -25,6 +25,10 @@ from serving.work import GoneError, Job, Translation
 Gone = Callable[[], Awaitable[Any]]
 """Ends when whoever asked has left; `serving.uploads.until_gone` makes one."""
 
+GONE_AFTER_S = 0.05
+"""From when on somebody looks whether a client has left. Most images are answered before, and
+watching costs as much as reading a header."""
+
 log = logging.getLogger(__name__)
 
 
@@ -165,9 +169,13 @@ class Service:
         self.scheduler.submit(ticket)
         patience_s = ticket.start_by - ticket.queued
         timer = loop.call_later(patience_s, self.scheduler.expire, ticket)
-        watcher = None if gone is None else asyncio.ensure_future(gone())
-        if watcher is not None:
-            watcher.add_done_callback(lambda ended: _left(ended, answer))
+        watchers: list[asyncio.Future[Any]] = []
+
+        def watch(gone: Gone) -> None:
+            watchers.append(asyncio.ensure_future(gone()))
+            watchers[0].add_done_callback(lambda ended: _left(ended, answer))
+
+        later = None if gone is None else loop.call_later(GONE_AFTER_S, watch, gone)
         try:
             return await answer
         except (GoneError, asyncio.CancelledError):
@@ -177,7 +185,9 @@ class Service:
             raise
         finally:
             timer.cancel()
-            if watcher is not None:
+            if later is not None:
+                later.cancel()
+            for watcher in watchers:
                 watcher.cancel()
 
     def _weigh(self, job: Job) -> tuple[int, tuple[int, int] | None]:
