@@ -14,6 +14,7 @@ from typing import Literal
 from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
+from starlette.routing import Route
 from starlette.types import Scope
 
 from deploy.artifacts import ModelSpec, Quality
@@ -67,6 +68,7 @@ def create_app(
     models: Models,
     settings: ServingSettings,
     *,
+    on_ready: Callable[[], None] | None = None,
     on_failure: Callable[[Exception], None] | None = None,
 ) -> FastAPI:
     """Build the application around what serves; tests pass models with an opener of stubs.
@@ -74,6 +76,7 @@ def create_app(
     Args:
         models: The bundle to serve, digests checked, nothing loaded yet.
         settings: Limits; host, port, drain time and log level are the business of the program.
+        on_ready: Called when the engine is loaded, warm and checked.
         on_failure: Told when the engine cannot start, else the log is; the application then
             stays not ready.
 
@@ -87,6 +90,8 @@ def create_app(
     async def warm_up() -> None:
         try:
             await run_in_threadpool(models.start)
+            if on_ready:
+                on_ready()
         except Exception as error:
             if on_failure:
                 on_failure(error)
@@ -239,6 +244,9 @@ def create_app(
         plan = partial(plan_size, wanted=size, image_size=side, max_pixels=most)
         return Job(data, output, plan, max_decoded_pixels=settings.max_decode_pixels)
 
+    # FastAPI describes it and Starlette's router, which comes first, answers: what FastAPI does
+    # around a route that declares nothing costs a tenth of a request's time outside the engine
+    app.router.routes.insert(0, Route("/v1/translate", translate, methods=["POST"]))
     metrics.watch(models, lambda: service.scheduler.waiting)
     add_page(app)
     add_stream(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -81,7 +82,12 @@ def run(name: str, args: argparse.Namespace) -> int:
         failures.append(error)
         server.should_exit = True
 
-    app = create_app(models, settings, on_failure=stop)
+    def settle() -> None:
+        # what lives as long as the server is not to be looked through again and again
+        gc.collect()
+        gc.freeze()
+
+    app = create_app(models, settings, on_ready=settle, on_failure=stop)
     if (tracer := find_tracer(os.environ)) is not None:
         app.add_middleware(TraceRequests, tracer=tracer)
     slow = SlowClients(lambda: server.server_state.connections, settings.body_timeout_s)

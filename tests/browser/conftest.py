@@ -33,6 +33,9 @@ from serving.security import add_security
 from serving.sizes import Size
 from serving.stream import StreamLimits, add_stream
 from serving.work import Translation
+from tests.serving.conftest import manifest, photo, seal_bundle
+
+__all__ = ["manifest", "photo", "seal_bundle"]  # fixtures of the server's own tests
 
 MANIFEST = Path(__file__).parents[1] / "serving" / "manifest.json"
 DIGEST = "sha256:" + "0123456789abcdef" * 4
@@ -94,14 +97,14 @@ class Scene:
 
 def build(scene: Scene, keys: str | None) -> FastAPI:
     """The routes that the page asks, around a scene."""
-    manifest = Manifest.model_validate_json(MANIFEST.read_text())
+    told_of = Manifest.model_validate_json(MANIFEST.read_text())
     app = FastAPI()
     problems.install(app)
     add_page(app)
 
     @app.get("/v1/model")
     def model() -> dict[str, Any]:
-        told = manifest.model_dump(include={"model", "precision", "backend", "quality", "profile"})
+        told = told_of.model_dump(include={"model", "precision", "backend", "quality", "profile"})
         return told | {"digest": DIGEST}
 
     @app.get("/v1/latency")
@@ -194,12 +197,11 @@ def chromium() -> Iterator[Any]:
 
 
 @pytest.fixture
-def visit(chromium, serve, scene) -> Iterator[Callable[..., Any]]:
-    """Open the page as some visitor; whatever the browser complains of fails the test."""
+def open_page(chromium) -> Iterator[Callable[..., Any]]:
+    """Open a page as some visitor; whatever the browser complains of fails the test."""
     contexts, complaints, hosts = [], [], set()
 
-    def open_page(*, keys: str | None = None, **visitor: Any) -> Any:
-        url = serve(scene, keys)
+    def at(url: str, **visitor: Any) -> Any:
         contexts.append(
             chromium.new_context(**{"viewport": {"width": 1280, "height": 860}} | visitor)
         )
@@ -211,12 +213,22 @@ def visit(chromium, serve, scene) -> Iterator[Callable[..., Any]]:
         page.goto(url)
         return page
 
-    yield open_page
+    yield at
     for context in contexts:
         context.close()
     # a refused request is what some tests are about, and the browser notes each
     assert [one for one in complaints if not one.startswith("Failed to load resource")] == []
     assert hosts - {None} == {"127.0.0.1"}  # blob: has none
+
+
+@pytest.fixture
+def visit(open_page, serve, scene) -> Callable[..., Any]:
+    """Open the page of the scene."""
+
+    def open_scene(*, keys: str | None = None, **visitor: Any) -> Any:
+        return open_page(serve(scene, keys), **visitor)
+
+    return open_scene
 
 
 @pytest.fixture
