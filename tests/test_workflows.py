@@ -158,7 +158,11 @@ def test_scripts_are_given_every_variable_that_they_use(step):
 
 # --- the action's own steps, run here ------------------------------------------------------------
 
-POCKETGAN = """#!{python}
+# for a shell first, since "#!" cannot name an interpreter at a path with a space
+POCKETGAN = """#!/bin/sh
+''':'
+exec "{python}" "$0" "$@"
+'''
 import json, os, sys
 from pathlib import Path
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from devices.gate.judge import Judgement, Verdict
 from devices.gate.report import NAMES, UNITS, GateReport, Images, Measured, Once, PairReport
 from devices.showing import machine_line
-from devices.telemetry.conditions import Conditions, Span
+from devices.telemetry.words import in_words
 
 WORDS: dict[Verdict, str] = {
     "pass": "not slower",
@@ -22,9 +22,6 @@ WORSE_IMAGES = "worse images"
 MORE_MEMORY: dict[Verdict, str] = WORDS | {"pass": "not more", "slower": "more"}
 
 DIGITS: dict[Measured, int] = {"steady": 2, "cold": 0, "memory": 0}
-
-SHOWN = 4
-"""Clocks, temperatures or rails that are named one by one; boards have up to a dozen of each."""
 
 SAME_ENGINE = "not compared, as both are the same engine"
 
@@ -140,40 +137,15 @@ def images_line(images: Images | None) -> str:
 def facts(report: GateReport) -> dict[str, str]:
     """Everything beside the answers, by name, a short line each; what is not known is left out."""
     runs = [once for pair in report.pairs for once in (*pair.baseline, *pair.candidate)]
-    spread = report.known_spread
+    spread, seen = report.known_spread, report.conditions
     lines = {
         "measured": f"{sum(len(once.samples_ms) for once in runs)} images in {len(runs)} "
         f"processes, {report.seconds:.0f} s",
         "known spread": ""
         if spread is None
         else f"equal engines seemed {spread:.1%} apart on this machine before",
-        **(_conditions(report.conditions) if report.conditions else {}),
+        **(in_words(seen) if seen else {}),
+        "disturbed": "; ".join(seen.disturbed) if seen else "",
         "machine": machine_line(runs[0].machine),
     }
     return {name: line for name, line in lines.items() if line}
-
-
-def _conditions(seen: Conditions) -> dict[str, str]:
-    load = seen.other_load
-    return {
-        "clocks": _spans(seen.clocks_mhz, "MHz"),
-        "temperature": _spans(seen.temperatures_c, "C"),
-        "power": _spans(seen.power_mw, "mW"),
-        "throttled": ", ".join(seen.throttled),
-        "other load": ""
-        if load is None
-        else f"others kept {load.median:.1f} cores busy ({load.low:.1f} to {load.high:.1f})",
-        "disturbed": "; ".join(seen.disturbed),
-    }
-
-
-def _spans(spans: Mapping[str, Span], unit: str) -> str:
-    named = [f"{name} {_span(one)} {unit}" for name, one in spans.items()]
-    more = f" and {len(named) - SHOWN} more" if len(named) > SHOWN else ""
-    return ", ".join(named[:SHOWN]) + more
-
-
-def _span(one: Span) -> str:
-    if round(one.low) == round(one.high):
-        return f"{one.median:.0f}"
-    return f"{one.median:.0f} ({one.low:.0f} to {one.high:.0f})"

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from devices.budget import Checked, Promise, Verdict
 from devices.latency import LatencyReport
 from devices.percentiles import Percentile, independent_count, smallest_count
-from devices.telemetry.conditions import Conditions, Span
+from devices.telemetry.conditions import Conditions
+from devices.telemetry.words import in_words
 
 PERCENTS = (50, 90, 95, 99)
 
 HEADERS = ("ms", "at most", "budget", "count as")
 """Short, so that a row and its note fit into 80 columns."""
-
-SHOWN = 4
-"""Clocks, temperatures or rails that are named one by one; boards have up to a dozen of each."""
 
 NOTES: dict[Verdict | None, str] = {"pass": "within", "over": "over", "inconclusive": "not shown"}
 
@@ -71,11 +68,7 @@ def facts(checked: Checked) -> dict[str, str]:
         "load": f"{report.load_ms:.0f} ms, then {report.first_ms:.1f} ms for the first image",
         "memory": f"{report.peak_rss_mib:.0f} MiB at most, of {memory.limit:g}",
         "energy": _energy(report),
-        "clocks": _spans(watched.clocks_mhz, "MHz"),
-        "temperature": _spans(watched.temperatures_c, "C"),
-        "power": _spans(watched.power_mw, "mW"),
-        "throttled": ", ".join(watched.throttled),
-        "other load": _other_load(watched),
+        **in_words(watched),
         "watched": _watched(watched),
         "clumps": clumps(report),
     }
@@ -123,25 +116,6 @@ def _cold(cold_ms: tuple[float, ...]) -> str:
 def _energy(report: LatencyReport) -> str:
     each = report.energy_mj_per_image
     return "" if each is None else f"{each:.1f} mJ an image, of all that the board meters"
-
-
-def _spans(spans: Mapping[str, Span], unit: str) -> str:
-    named = [f"{name} {_span(one)} {unit}" for name, one in spans.items()]
-    more = f" and {len(named) - SHOWN} more" if len(named) > SHOWN else ""
-    return ", ".join(named[:SHOWN]) + more
-
-
-def _span(one: Span) -> str:
-    if round(one.low) == round(one.high):
-        return f"{one.median:.0f}"
-    return f"{one.median:.0f} ({one.low:.0f} to {one.high:.0f})"
-
-
-def _other_load(watched: Conditions) -> str:
-    load = watched.other_load
-    if load is None:
-        return ""
-    return f"others kept {load.median:.1f} cores busy ({load.low:.1f} to {load.high:.1f})"
 
 
 def _watched(watched: Conditions) -> str:

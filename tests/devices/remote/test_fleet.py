@@ -129,8 +129,11 @@ def test_a_folder_that_cannot_be_removed_is_named(net, far, inventory, bundle, t
     assert one.left.endswith(": remove it by hand")
 
 
-def test_ctrl_c_ends_what_runs_and_cleans_up(net, far, inventory, bundle):
+def test_ctrl_c_ends_what_runs_and_cleans_up(net, far, inventory, bundle, request):
     far.hangs()
+    # a session that was started in the background has none
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
 
     def interrupt():
         far.wait_until_started()

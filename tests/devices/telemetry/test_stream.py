@@ -76,11 +76,12 @@ def test_a_tool_that_is_not_there_is_an_error():
 def test_a_running_tegrastats_is_read(tmp_path, recorded):
     (line,) = recorded("tegrastats-jetpack6.txt")
     program = tmp_path / "tegrastats"
-    program.write_text(
-        f"#!{sys.executable}\nimport sys, time\n"
-        f"while sys.argv[1:] == ['--interval', '250']:\n"
+    (tmp_path / "talk.py").write_text(
+        f"import sys, time\nwhile sys.argv[1:] == ['--interval', '250']:\n"
         f" print({line.strip()!r}, flush=True)\n time.sleep(0.02)\n"
     )
+    # "#!" cannot name an interpreter at a path with a space
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{tmp_path}/talk.py" "$@"\n')
     program.chmod(0o755)
     reader = TegrastatsReader(str(program))
     try:
