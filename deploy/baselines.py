@@ -20,6 +20,9 @@ from pydantic import AwareDatetime, Field, ValidationError
 from devices.profile import Frozen, explain
 from devices.sealed import MANIFEST, PLAIN_NAME, BundleError, digest, read_sealed
 
+PREFIX = "store:"
+"""Before the name of a job where a baseline could stand."""
+
 ACCEPTED = "accepted.json"
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]

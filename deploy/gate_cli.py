@@ -14,9 +14,6 @@ if TYPE_CHECKING:
 
     from deploy.gate_sides import Sides
 
-STORE = "store:"
-"""Before the name of a job where a baseline could stand."""
-
 
 def add_arguments(name: str, parser: argparse.ArgumentParser) -> None:
     """Declare what the verb takes."""
@@ -84,18 +81,18 @@ def run(name: str, args: argparse.Namespace) -> int:
 
         return self_test(console, args)
     with tempfile.TemporaryDirectory(prefix="pocketgan-gate-") as folder:
-        if args.baseline.startswith(STORE):
+        if _is_stored(args.baseline):
             return _gate_stored(console, args, Path(folder))
         return _compare(console, args, _sides(args, Path(args.baseline), Path(folder)))
 
 
 def _check_options(args: argparse.Namespace) -> None:
     """Refuse what would be ignored, or could not be written, before anything is measured."""
+    from devices.showing import require_folder_of
+
     for option in ("json", "markdown", "junit"):
-        path: Path | None = getattr(args, option)
-        if path is not None and not path.parent.is_dir():
-            raise ValueError(f"--{option} {path}: there is no folder {path.parent}; make it first")
-    stored, revision = args.baseline.startswith(STORE), _is_revision(args.baseline)
+        require_folder_of(getattr(args, option), f"--{option}")
+    stored, revision = _is_stored(args.baseline), _is_revision(args.baseline)
     wrong = (
         (args.candidate is None and not args.self_test, "--candidate is missing: compare what?"),
         (args.self_test and args.candidate is not None, "--self-test takes no --candidate"),
@@ -126,6 +123,12 @@ def _is_revision(given: str) -> bool:
     return given.startswith(PREFIX)
 
 
+def _is_stored(given: str) -> bool:
+    from deploy.baselines import PREFIX
+
+    return given.startswith(PREFIX)
+
+
 def _sides(args: argparse.Namespace, baseline: Path, working: Path) -> Sides:
     from deploy.gate_sides import of_paths, of_revisions
     from devices.measure_once import in_fresh_process
@@ -149,11 +152,11 @@ def _sides(args: argparse.Namespace, baseline: Path, working: Path) -> Sides:
 
 def _gate_stored(console: Console, args: argparse.Namespace, working: Path) -> int:
     """Compare with the accepted bundle, if there is one, and accept a candidate that passes."""
-    from deploy.baselines import Store
+    from deploy.baselines import PREFIX, Store
     from deploy.gate_alone_cli import alone
     from devices.sealed import read_sealed
 
-    store, job = Store(args.store), args.baseline.removeprefix(STORE)
+    store, job = Store(args.store), args.baseline.removeprefix(PREFIX)
     candidate = Path(args.candidate)
     device = read_sealed(candidate).profile.name
     baseline = store.baseline(job, device)

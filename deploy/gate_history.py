@@ -36,8 +36,7 @@ def entries_of(sides: Sides, report: GateReport, began: datetime) -> list[Entry]
 
     Nothing where the machine throttled or changed, or where it was the code that differed.
     """
-    unsteady = report.conditions is not None and report.conditions.unsteady
-    if unsteady or not sides.engines:
+    if report.unsteady or not sides.engines:
         return []
     entries: list[Entry] = []
     for pair, measured in zip(sides.pairs, report.pairs, strict=True):

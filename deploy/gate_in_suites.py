@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from deploy.baselines import Store
+from deploy.baselines import PREFIX, Store
 from deploy.cache_lock import hold
+from deploy.gate_history import spread_of
 from deploy.gating import Watching, gate
 from devices.cache_folder import cache_folder
-from devices.gate.history import history_file, known_spread, recall
 from devices.gate.judge import LOOKS
 from devices.gate.report import GateReport
 from devices.gate.rounds import Measure, Pair
@@ -21,9 +21,6 @@ from devices.machine import differences, this_machine
 from devices.percentiles import percentile
 from devices.sealed import MANIFEST, read_sealed
 from devices.session import DeviceError
-
-STORE = "store:"
-"""Before the name of a baseline that is in a store."""
 
 LOCK_POLL_S = 0.25
 
@@ -60,15 +57,12 @@ def measured(
     """
     try:
         old = find_baseline(baseline, candidate, folder)
-        machine = this_machine()
         with alone(cache_folder()):
             report = gate(
                 [Pair(name, old, candidate)],
                 measure,
                 rounds=LOOKS[-1] if rounds is None else rounds,
-                known_spread=known_spread(
-                    recall(history_file(machine.fingerprint())), machine.runtimes
-                ),
+                known_spread=spread_of(None, this_machine()),
                 watching=watching,
             )
     except (DeviceError, ValueError, OSError) as error:
@@ -83,13 +77,13 @@ def find_baseline(named: str | Path, candidate: Path, folder: Path | None) -> Pa
         BundleError: The candidate, or what the store holds, is damaged.
         ValueError: There is none; the message says how to get one.
     """
-    if str(named).startswith(STORE):
+    if str(named).startswith(PREFIX):
         if folder is None:
             raise ValueError(
                 f"where is {named}? Name the folder of the store, --latency-baseline DIR"
             )
         device = read_sealed(candidate).profile.name
-        found = Store(folder).baseline(str(named).removeprefix(STORE), device)
+        found = Store(folder).baseline(str(named).removeprefix(PREFIX), device)
         if found is None:
             raise ValueError(
                 f"nothing was accepted as {named} for {device} in {folder} yet; accept a bundle "
@@ -116,7 +110,7 @@ def within_budget(report: GateReport, budget_ms: float) -> GateReport:
     runs = [once for pair in report.pairs for once in pair.candidate]
     moved = any(differences(runs[0].machine, once.machine) for once in runs)
     p50 = percentile([once.value("steady") for once in runs], 50)
-    if moved or (report.conditions and report.conditions.unsteady):
+    if moved or report.unsteady:
         return report
     if p50 is None or p50.upper_ms <= budget_ms:
         return report

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.artifacts import Bundle
 from deploy.revisions import PREFIX, install, measure_with, try_out
+from deploy.sealing import seal
 from devices.check import ready
 from devices.gate.rounds import Measure, Pair
 from devices.machine import Machine
 from devices.profile import Backend, DeviceProfile, Precision
-from devices.sealed import MANIFEST, SEAL, SealedEngine, digest, read_sealed, seal_text
+from devices.sealed import MANIFEST, SealedEngine, read_sealed
 from devices.signature import TrustedKeys
 
 QUANTIZED = (b"QuantizeLinear", b"DequantizeLinear", b"QLinearConv", b"ConvInteger")
@@ -192,23 +193,22 @@ def _bare(
 
 def _sealed(engine: Path, profile: DeviceProfile, folder: Path) -> Path:
     """A folder as a stopwatch reads it, with nothing in it but an engine."""
-    folder.mkdir()
-    copy = folder / "engine.onnx"
-    shutil.copyfile(engine, copy)
-    data = copy.read_bytes()
+    data = engine.read_bytes()
     precision: Precision = "int8" if any(name in data for name in QUANTIZED) else "fp32"
-    face = SealedEngine(
-        schema_version=1,
-        engine_file=copy.name,
-        compiled=True,
-        backend=_backend(profile),
-        precision=precision,
-        profile=profile,
-        sha256={copy.name: digest(copy)},
-    )
-    manifest = folder / MANIFEST
-    manifest.write_text(face.model_dump_json())
-    (folder / f"{MANIFEST}{SEAL}").write_text(seal_text(digest(manifest), MANIFEST))
+
+    def fill(inside: Path) -> Callable[[dict[str, str]], SealedEngine]:
+        (inside / "engine.onnx").write_bytes(data)
+        return lambda sha256: SealedEngine(
+            schema_version=1,
+            engine_file="engine.onnx",
+            compiled=True,
+            backend=_backend(profile),
+            precision=precision,
+            profile=profile,
+            sha256=sha256,
+        )
+
+    seal(folder, MANIFEST, fill)
     read_sealed(folder)
     return folder
 

@@ -9,7 +9,6 @@ from deploy.regression import compare_images
 from devices.gate.judge import LOOKS
 from devices.gate.report import GateReport, PairReport
 from devices.gate.rounds import Measure, OnRound, Pair, compare, looks_up_to
-from devices.telemetry.conditions import Conditions
 from devices.telemetry.watch import Watch
 
 Watching = Callable[[], Watch]
@@ -39,7 +38,7 @@ def gate(
         DeviceError: This machine is not the one they were compiled for, or a process failed.
         ValueError: Too few rounds, or pairs that cannot be compared.
     """
-    looks_up_to(rounds)
+    looks_up_to(rounds)  # too few are refused before anything is run
     images = {pair.name: compare_images(pair.baseline, pair.candidate) for pair in pairs}
     with ExitStack() as stack:
         watch = stack.enter_context(watching()) if watching else None
@@ -48,10 +47,10 @@ def gate(
         )
         conditions = watch.conditions() if watch else None
     seen = tuple(one.model_copy(update={"images": images[one.name]}) for one in report.pairs)
-    return _settled(report.model_copy(update={"pairs": seen}), conditions)
+    return _settled(report.model_copy(update={"pairs": seen, "conditions": conditions}))
 
 
-def _settled(report: GateReport, conditions: Conditions | None) -> GateReport:
+def _settled(report: GateReport) -> GateReport:
     """The verdict once images and conditions are known.
 
     Worse images are worse whatever the machine did, so they outweigh everything. A machine that
@@ -60,12 +59,12 @@ def _settled(report: GateReport, conditions: Conditions | None) -> GateReport:
     """
     worse = [_named(report, one, one.images.worse) for one in report.pairs if one.images]
     worse = [sentence for sentence in worse if sentence]
-    update: dict[str, object] = {"conditions": conditions}
+    update: dict[str, object] = {}
     if worse:
-        update |= {"verdict": "slower", "reasons": (*worse, *report.reasons)}
-    elif conditions and conditions.unsteady:
-        reasons = (*conditions.unsteady, *report.reasons)
-        update |= {"verdict": "inconclusive", "reasons": reasons}
+        update = {"verdict": "slower", "reasons": (*worse, *report.reasons)}
+    elif report.unsteady:
+        reasons = (*report.unsteady, *report.reasons)
+        update = {"verdict": "inconclusive", "reasons": reasons}
     return report.model_copy(update=update)
 
 

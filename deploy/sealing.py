@@ -8,11 +8,14 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from devices.profile import Frozen
+from pydantic import BaseModel
+
 from devices.sealed import digest, seal_text
 
 
-def seal(out: Path, name: str, fill: Callable[[Path], Callable[[dict[str, str]], Frozen]]) -> None:
+def seal(
+    out: Path, name: str, fill: Callable[[Path], Callable[[dict[str, str]], BaseModel]]
+) -> None:
     """Write a sealed directory.
 
     Args:

@@ -13,7 +13,9 @@ from devices.profile import DeviceProfile, LatencyBudget
 
 Verdict = Literal["pass", "over", "inconclusive"]
 
-EXIT_STATUS: dict[Verdict, int] = {"pass": 0, "over": 1, "inconclusive": 2}
+Status = Literal[0, 1, 2]
+
+EXIT_STATUS: dict[Verdict, Status] = {"pass": 0, "over": 1, "inconclusive": 2}
 
 WORDS: dict[Verdict, str] = {
     "pass": "within the budget",
@@ -78,7 +80,7 @@ class BudgetVerdict:
         return tuple(p.name for p in self.promises if p.verdict is None)
 
     @property
-    def exit_status(self) -> int:
+    def exit_status(self) -> Status:
         """0 within the budget, 1 over it, 2 where these figures cannot say."""
         return EXIT_STATUS[self.verdict]
 

@@ -60,10 +60,10 @@ def run(name: str, args: argparse.Namespace) -> int:
     from devices.sealed import read_sealed
     from devices.signature import configured
 
-    for option in ("json", "markdown", "junit"):
-        require_folder_of(getattr(args, option), f"--{option}")
     if args.on is not None:
         return run_on(args)
+    for option in ("json", "markdown", "junit"):
+        require_folder_of(getattr(args, option), f"--{option}")
     for option in ("inventory", "export", "fetch"):
         if getattr(args, option) is not None:
             raise ValueError(f"--{option} is for boards: name them with --on, or leave it out")

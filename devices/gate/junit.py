@@ -6,7 +6,9 @@ from xml.etree import ElementTree
 
 from devices.gate.report import GateReport, PairReport
 from devices.gate.table import answers, facts, headline, images_line
-from devices.reporting.junit import clean
+from devices.reporting.xunit import case_in, document, outcome, said, suite_in, written
+
+SUITES = "pocketgan gate"
 
 
 def junit(report: GateReport) -> str:
@@ -16,63 +18,42 @@ def junit(report: GateReport) -> str:
     memory that they cannot judge is skipped, for the gate passes without them. The verdict is a
     test of its own, because the machine may decide it: a throttled one makes it an error.
     """
-    root = ElementTree.Element("testsuites", name="pocketgan gate")
-    suite = _suite(root, "verdict", 1)
+    root = document(SUITES)
+    suite = suite_in(root, "verdict")
     case = _case(suite, "verdict", "the gate passes")
     if report.verdict != "pass":
         tag = "failure" if report.verdict == "slower" else "error"
-        _outcome(case, tag, "; ".join([headline(report), *report.reasons[1:]]))
-    said = ElementTree.SubElement(case, "system-out")
-    said.text = clean("\n".join(f"{name}: {fact}" for name, fact in facts(report).items()))
+        outcome(case, tag, "; ".join([headline(report), *report.reasons[1:]]))
+    said(case, "\n".join(f"{name}: {fact}" for name, fact in facts(report).items()))
     suite.set("time", f"{report.seconds:.3f}")
     for pair in report.pairs:
         _pair(root, pair)
-    return _written(root)
+    return written(root)
 
 
 def not_compared(name: str, why: str) -> str:
     """A gate without a baseline: one test, which was skipped."""
-    root = ElementTree.Element("testsuites", name="pocketgan gate")
-    case = _case(_suite(root, name, 1), name, "the gate passes")
-    _outcome(case, "skipped", why)
-    return _written(root)
+    root = document(SUITES)
+    case = _case(suite_in(root, name), name, "the gate passes")
+    outcome(case, "skipped", why)
+    return written(root)
 
 
 def _pair(root: ElementTree.Element, pair: PairReport) -> None:
-    suite = _suite(root, pair.name, len(pair.cells) + 1)
+    suite = suite_in(root, pair.name)
     for answer, cell in zip(answers(pair), pair.cells, strict=True):
         case = _case(suite, pair.name, f"{answer.name} within {answer.floor} of the baseline")
         if answer.verdict == "slower":
-            _outcome(case, "failure", cell.judgement.reason)
+            outcome(case, "failure", cell.judgement.reason)
         elif answer.verdict == "inconclusive":
             tag = "error" if cell.measured == "steady" else "skipped"
-            _outcome(case, tag, cell.judgement.reason)
-        said = ElementTree.SubElement(case, "system-out")
-        said.text = f"{answer.before} to {answer.after} ({answer.change})"
+            outcome(case, tag, cell.judgement.reason)
+        said(case, f"{answer.before} to {answer.after} ({answer.change})")
     case = _case(suite, pair.name, "images as good as the baseline's")
     if pair.images and pair.images.worse:
-        _outcome(case, "failure", pair.images.worse)
-    said = ElementTree.SubElement(case, "system-out")
-    said.text = clean(images_line(pair.images))
-
-
-def _suite(root: ElementTree.Element, name: str, tests: int) -> ElementTree.Element:
-    return ElementTree.SubElement(root, "testsuite", name=clean(name), tests=str(tests))
+        outcome(case, "failure", pair.images.worse)
+    said(case, images_line(pair.images))
 
 
 def _case(suite: ElementTree.Element, pair: str, name: str) -> ElementTree.Element:
-    where = clean(f"pocketgan.gate.{pair}")
-    return ElementTree.SubElement(suite, "testcase", classname=where, name=name)
-
-
-def _outcome(case: ElementTree.Element, tag: str, why: str) -> None:
-    ElementTree.SubElement(case, tag, message=clean(why))
-
-
-def _written(root: ElementTree.Element) -> str:
-    for suite in root:
-        for key, tag in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
-            suite.set(key, str(len(suite.findall(f"testcase/{tag}"))))
-    ElementTree.indent(root)
-    text: str = ElementTree.tostring(root, encoding="unicode")
-    return f'<?xml version="1.0" encoding="UTF-8"?>\n{text}\n'
+    return case_in(suite, f"pocketgan.gate.{pair}", name)

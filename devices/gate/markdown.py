@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from devices.gate.report import GateReport, PairReport
 from devices.gate.table import Answer, answers, could_see, facts, headline, images_line, word
-from devices.reporting.markdown import plain
+from devices.reporting.markdown import plain, table_line
 
 MARKS = {"pass": ":white_check_mark:", "slower": ":x:", "inconclusive": ":grey_question:"}
 """Beside the words, which say all: a list of many checks is read by its marks."""
@@ -28,8 +28,8 @@ def markdown(report: GateReport, notes: Sequence[str] = ()) -> str:
         lines += [*(f"- {plain(sentence)}" for sentence in rest), ""]
     questions = [answer.name for answer in answers(report.pairs[0])]
     lines += [
-        _line("pair", *questions, "images"),
-        _line(*["---"] * (len(questions) + 2)),
+        table_line("pair", *questions, "images"),
+        table_line(*["---"] * (len(questions) + 2)),
         *(_pair(pair) for pair in report.pairs),
         "",
         "What it could have seen:",
@@ -38,10 +38,10 @@ def markdown(report: GateReport, notes: Sequence[str] = ()) -> str:
         "",
         "<details><summary>conditions and machine</summary>",
         "",
-        _line("", ""),
-        _line("---", "---"),
-        *(_line(name, plain(fact)) for name, fact in facts(report).items()),
-        *(_line(*_digests(pair)) for pair in report.pairs),
+        table_line("", ""),
+        table_line("---", "---"),
+        *(table_line(name, plain(fact)) for name, fact in facts(report).items()),
+        *(table_line(*_digests(pair)) for pair in report.pairs),
         "",
         "</details>",
         "",
@@ -57,7 +57,7 @@ def not_compared(why: str, said: Sequence[str]) -> str:
 
 def _pair(pair: PairReport) -> str:
     cells = [_cell(answer) for answer in answers(pair)]
-    return _line(plain(pair.name), *cells, plain(images_line(pair.images)))
+    return table_line(plain(pair.name), *cells, plain(images_line(pair.images)))
 
 
 def _cell(answer: Answer) -> str:
@@ -70,7 +70,3 @@ def _cell(answer: Answer) -> str:
 def _digests(pair: PairReport) -> tuple[str, str]:
     digests = f"baseline {pair.baseline_sha256}, candidate {pair.candidate_sha256}"
     return f"manifests of {plain(pair.name)}", digests
-
-
-def _line(*cells: str) -> str:
-    return f"| {' | '.join(cells)} |"

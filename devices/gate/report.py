@@ -116,6 +116,11 @@ class GateReport(Frozen):
     seconds: float
 
     @property
+    def unsteady(self) -> tuple[str, ...]:
+        """Why the machine itself was not still, a sentence each; nothing where nobody looked."""
+        return self.conditions.unsteady if self.conditions else ()
+
+    @property
     def exit_status(self) -> int:
         """0 where nothing is slower, 1 where something is, 2 where these rounds cannot say."""
         return EXIT_STATUS[self.verdict]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -181,23 +182,21 @@ def _stand_together(reports: Sequence[PairReport]) -> list[PairReport]:
     stands = benjamini_hochberg(
         [cell.judgement.p_value / (SHARES[cell.measured] * len(SHARES)) for cell in cells]
     )
-    called = {
-        id(cell)
-        for cell, stand in zip(cells, stands, strict=True)
-        if stand
-        and cell.judgement.verdict == "inconclusive"
-        and cell.judgement.slowdown >= cell.judgement.floor
-    }
+    settled = (
+        _called(cell) if stands_too else cell
+        for cell, stands_too in zip(cells, stands, strict=True)
+    )
     return [
-        report.model_copy(
-            update={"cells": tuple(_called(c) if id(c) in called else c for c in report.cells)}
-        )
+        report.model_copy(update={"cells": tuple(itertools.islice(settled, len(report.cells)))})
         for report in reports
     ]
 
 
 def _called(cell: Cell) -> Cell:
+    """A question whose p-value stands: slower, if it was open and the growth is at the floor."""
     judgement = cell.judgement
+    if judgement.verdict != "inconclusive" or judgement.slowdown < judgement.floor:
+        return cell
     reason = (
         f"{judgement.slowdown:+.1%} (p = {judgement.p_value:.2g} among the questions of this "
         f"gate), the floor is {judgement.floor:.0%}"

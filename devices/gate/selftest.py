@@ -173,7 +173,7 @@ def run_self_test(
             report = known_gate(twins, measure, units=work, gate=gate)
             [pair] = report.pairs
             trials.append(_trial(report, "slower" if work else "equal"))
-            if history is not None and not work and not _unsteady(report):
+            if history is not None and not work and not report.unsteady:
                 remember(history, [equal_entry(pair, sealed, began)])
             on_trial(len(trials), trials[-1])
     machine = pair.baseline[0].machine
@@ -240,10 +240,6 @@ def injected(pair: PairReport) -> float:
 def rate(hits: int, of: int) -> Rate:
     """How often something happened, with its limits."""
     return Rate(hits=hits, of=of, at_least=at_least(hits, of), at_most=at_most(hits, of))
-
-
-def _unsteady(report: GateReport) -> bool:
-    return report.conditions is not None and bool(report.conditions.unsteady)
 
 
 def _trial(report: GateReport, kind: Kind) -> Trial:

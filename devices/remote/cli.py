@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 INVENTORY = "POCKETGAN_INVENTORY"
 DEFAULT_INVENTORY = Path("boards.toml")
-WORDS = {0: "within the budget", 1: "over budget", 2: "cannot be judged"}
 STYLES = {0: "bold green", 1: "bold red", 2: "bold yellow"}
 
 State = tuple[str, float | None]
@@ -166,6 +165,9 @@ def _show(console: Console, boards: tuple[BoardResult, ...], notes: Mapping[str,
     from rich.table import Table
     from rich.text import Text
 
+    from devices.budget import EXIT_STATUS, WORDS
+
+    words = {EXIT_STATUS[verdict]: word for verdict, word in WORDS.items()}
     table = Table(box=SIMPLE_HEAD)
     table.add_column("board")
     for header in ("p50 ms", "p90 ms", "p99 ms"):
@@ -174,7 +176,7 @@ def _show(console: Console, boards: tuple[BoardResult, ...], notes: Mapping[str,
     for each in boards:
         got = [getattr(each.report, f"p{percent}", None) for percent in (50, 90, 99)]
         figures = ["-" if one is None else f"{one.value_ms:.2f}" for one in got]
-        word = WORDS[each.status] if each.report else "failed"
+        word = words[each.status] if each.report else "failed"
         table.add_row(Text(each.name), *figures, Text(word, style=STYLES[each.status]))
     console.print(table)
     for each in boards:

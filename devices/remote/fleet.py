@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Literal
 
-from devices.budget import Verdict, judged
+from devices.budget import Status, judged
 from devices.latency import LatencyReport, ModeName
 from devices.profile import Frozen
 from devices.remote.board import Errand, Outcome, folder_name, run_errand
@@ -19,9 +19,6 @@ from devices.sealed import BundleError, SealedEngine, read_sealed
 from devices.signature import TrustedKeys
 
 AT_ONCE = 8
-
-Status = Literal[0, 1, 2]
-STATUS: dict[Verdict, Status] = {"pass": 0, "over": 1, "inconclusive": 2}
 
 OnStep = Callable[[str, str, float | None], None]
 """Told the board, what is being done there, and the share of it that is done where known (0 to 1);
@@ -185,7 +182,7 @@ def result(name: str, outcome: Outcome, sealed: SealedEngine) -> BoardResult:
     verdict = judged(name, outcome.report, sealed.profile).verdict
     return BoardResult(
         name=name,
-        status=STATUS[verdict.verdict],
+        status=verdict.exit_status,
         report=outcome.report,
         reason="; ".join(verdict.reasons),
         left=outcome.left,

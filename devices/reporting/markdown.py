@@ -43,21 +43,21 @@ def _section(checked: Checked) -> str:
     if checked.verdict.reasons:
         lines.append("")
     lines += [
-        _line(f"{len(report.samples_ms)} images", *HEADERS, ""),
-        _line("---", *["---:"] * len(HEADERS), "---"),
-        *(_line(row.name, *row.cells, plain(row.note)) for row in rows(checked)),
+        table_line(f"{len(report.samples_ms)} images", *HEADERS, ""),
+        table_line("---", *["---:"] * len(HEADERS), "---"),
+        *(table_line(row.name, *row.cells, plain(row.note)) for row in rows(checked)),
         "",
         "Milliseconds an image: the estimate, and what it is at most with 99 % confidence if "
         "images were independent; how many independent ones they count as.",
         "",
         "<details><summary>cold start, memory, machine</summary>",
         "",
-        _line("", ""),
-        _line("---", "---"),
-        *(_line(name, plain(fact)) for name, fact in facts(checked).items()),
-        _line("machine", plain(machine_line(report.machine))),
-        _line("engine", plain(f"{report.backend} {report.precision}, {report.engine_sha256}")),
-        _line("measured", f"{report.started_at:%Y-%m-%d %H:%M:%S %Z}"),
+        table_line("", ""),
+        table_line("---", "---"),
+        *(table_line(name, plain(fact)) for name, fact in facts(checked).items()),
+        table_line("machine", plain(machine_line(report.machine))),
+        table_line("engine", plain(f"{report.backend} {report.precision}, {report.engine_sha256}")),
+        table_line("measured", f"{report.started_at:%Y-%m-%d %H:%M:%S %Z}"),
         "",
         "</details>",
         "",
@@ -65,5 +65,6 @@ def _section(checked: Checked) -> str:
     return "\n".join(lines)
 
 
-def _line(*cells: str) -> str:
+def table_line(*cells: str) -> str:
+    """A line of a table, of cells that are `plain`."""
     return f"| {' | '.join(cells)} |"

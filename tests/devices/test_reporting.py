@@ -8,9 +8,10 @@ from devices.latency import UNWATCHED
 from devices.profile import LatencyBudget, load_profile
 from devices.reporting.files import write_reports
 from devices.reporting.histogram import ASCII, EIGHTHS, blocks_for, histogram
-from devices.reporting.junit import clean, junit
+from devices.reporting.junit import junit
 from devices.reporting.markdown import markdown, plain
 from devices.reporting.table import HEADERS, facts, rows, verdict_line
+from devices.reporting.xunit import clean
 from devices.telemetry.conditions import Span
 
 BUDGET = LatencyBudget(p50_ms=10, p90_ms=20, p99_ms=30)
