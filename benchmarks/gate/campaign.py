@@ -58,6 +58,7 @@ from devices.session import DeviceError
 COUNTS: Mapping[Kind, int] = {"idle-aa": 150, "busy-aa": 150, "idle-slow": 100, "busy-slow": 100}
 SETTLE_S = 0.5
 CALIBRATION_PAIRS = 9
+CORRECTIONS, CLOSE = 6, 0.2
 FAILURES_IN_A_ROW = 3
 
 
@@ -67,7 +68,8 @@ class Setup(Frozen):
     Attributes:
         began_s: Seconds since the epoch.
         slowdown: What the extra work shall make.
-        neighbour: How the neighbour works, ``--steady`` or ``--bursts``.
+        neighbour: How the neighbour works, ``--steady`` or ``--bursts``; ``others`` where somebody
+            else keeps a core busy.
         rounds: Of a gate, at most.
         units: Extra work beside each image, by condition.
     """
@@ -89,12 +91,18 @@ def main(argv: Sequence[str] | None = None, measure: MeasureLaden = in_fresh_pro
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no gate later")
     parser.add_argument("--slowdown", type=float, default=0.1, help="default: 0.1, which is 10 %%")
     parser.add_argument("--rounds", type=int, default=LOOKS[-1], help="of a gate, at most")
-    parser.add_argument("--bursts", action="store_true", help="the neighbour rests now and then")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--bursts", action="store_true", help="the neighbour rests now and then")
+    how.add_argument(
+        "--others", action="store_true", help="busy kinds only: others keep a core busy already"
+    )
     parser.add_argument("--report", action="store_true", help="measure nothing")
     parser.add_argument("--short", action="store_true", help="one small gate, to see that it works")
     args = parser.parse_args(argv)
     if args.short:
         args.count, args.rounds = {"busy-slow": 1}, LOOKS[1]
+    if args.others and not all(kind.startswith("busy") for kind in args.count):
+        parser.error("--others keep a core busy: no idle kind can run beside them; give --count")
     if not args.report:
         if argv is None:  # as a program
             run_from_copy(args.out)
@@ -151,9 +159,12 @@ def copied(folder: Path, to: Path) -> Path:
 
 
 def set_up(args: argparse.Namespace, bundle: Path, measure: MeasureLaden) -> Setup:
-    """What the campaign began with; the first time, the extra work is calibrated."""
+    """What the campaign began with; extra work is calibrated where its kind is first asked for."""
     path = args.out / "campaign.json"
-    how = "--bursts" if args.bursts else "--steady"
+    how = "others" if args.others else "--bursts" if args.bursts else "--steady"
+    setup = Setup(
+        began_s=time.time(), slowdown=args.slowdown, neighbour=how, rounds=args.rounds, units={}
+    )
     if path.is_file():
         setup = Setup.model_validate_json(path.read_text())
         if (args.slowdown, how, args.rounds) != (setup.slowdown, setup.neighbour, setup.rounds):
@@ -161,19 +172,41 @@ def set_up(args: argparse.Namespace, bundle: Path, measure: MeasureLaden) -> Set
                 f"{args.out} was begun with --slowdown {setup.slowdown} --rounds {setup.rounds} "
                 f"and a neighbour {setup.neighbour}; go on like that or take another --out"
             )
-        return setup
-    began_s, units = time.time(), {}
-    for condition in ("busy",) if args.short else ("idle", "busy"):
+    asked = {kind.removesuffix("-slow") for kind in args.count if kind.endswith("-slow")}
+    for condition in sorted(asked - setup.units.keys()):
         with surroundings(condition, how):
             time.sleep(SETTLE_S)
             pairs = 1 if args.short else CALIBRATION_PAIRS
-            units[condition] = calibrated_units(bundle, measure, args.slowdown, pairs=pairs)
-        print(f"{condition}: {args.slowdown:.0%} are {units[condition]} units of work", flush=True)
-    setup = Setup(
-        began_s=began_s, slowdown=args.slowdown, neighbour=how, rounds=args.rounds, units=units
-    )
+            units = slowing_units(bundle, measure, args.slowdown, pairs=pairs)
+        print(f"{condition}: {args.slowdown:.0%} are {units} units of work", flush=True)
+        setup = setup.model_copy(update={"units": setup.units | {condition: units}})
     path.write_text(setup.model_dump_json(indent=1) + "\n")
     return setup
+
+
+def slowing_units(bundle: Path, measure: MeasureLaden, slowdown: float, *, pairs: int) -> int:
+    """How much work makes an engine slower by so much, as seen with that very work.
+
+    `calibrated_units` works with five times as much, which says what a fifth does where all cores
+    are idle. Beside a busy neighbour it does not: there the scheduler may take what a little work
+    needs from threads that wait anyway.
+    """
+    units = calibrated_units(bundle, measure, slowdown, pairs=pairs)
+    too_little, too_much = 0, None
+    for _ in range(CORRECTIONS):
+        seen = []
+        for _ in range(pairs):
+            plain = measure(bundle).value("steady")
+            seen.append(measure(bundle, work=units).value("steady") / plain - 1)
+        found = statistics.median(seen)
+        if abs(found / slowdown - 1) < CLOSE:
+            break
+        if found < slowdown:
+            too_little = units
+        else:
+            too_much = units
+        units = 2 * units if too_much is None else max(1, (too_little + too_much) // 2)
+    return units
 
 
 def next_kind(done: Sequence[GateLine], wanted: Mapping[Kind, int]) -> Kind | None:
@@ -230,7 +263,8 @@ def one_gate(
 
 def surroundings(condition: str, how: str) -> AbstractContextManager[int | None]:
     """The machine as it is, or with a neighbour, whose process id it is then."""
-    return neighbour(how) if condition == "busy" else nullcontext()
+    ours = condition == "busy" and how != "others"
+    return neighbour(how) if ours else nullcontext()
 
 
 def process(
