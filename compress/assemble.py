@@ -3,40 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
 
-from torch import Tensor, nn
+from torch import nn
 
-from compress.features import as_generator
-from compress.loop import Batch, Method
+from compress.looks import make_look
+from compress.loop import Method
 from compress.methods.crd import crd
-from compress.methods.cyclegan import CycleWeights, Four, cyclegan, cyclegan_teaching
+from compress.methods.cyclegan import CycleWeights, Four, cyclegan
+from compress.methods.data_free import data_free
 from compress.methods.dcd import dcd
+from compress.methods.dgl import dgl, follows, rival_of
+from compress.methods.gcc import gcc
 from compress.methods.l1 import l1
 from compress.methods.likeness import Likeness, Look
-from compress.methods.omgd import omgd, wider_and_deeper
-from compress.methods.pix2pix import pix2pix, see
-from compress.methods.teaching import Teaching, frozen, judged
-from compress.models.discriminators import SharedPatchDiscriminator
+from compress.methods.mggc import fine_tuning
+from compress.methods.omgd import omgd
+from compress.methods.pix2pix import pix2pix
+from compress.methods.teaching import Teaching
+from compress.models.blocks import initialize
 from compress.models.families import Discriminator
+from compress.models.gates import GatedPatchDiscriminator
+from compress.models.synthesizer import Synthesizer
 from compress.networks import TeacherSide, make_discriminator, make_generator
-from compress.perceptual import discriminator_features, load_perceptual
 from compress.recipe import TrainRecipe
-from compress.schema.methods import (
-    CrdMethod,
-    CycleGanLosses,
-    DcdMethod,
-    L1Method,
-    OmgdMethod,
-    Perceptual,
-    StudentMethod,
-    Taught,
-)
-from compress.schema.networks import DiscriminatorShape
+from compress.schema.data_free import DataFreeMethod
+from compress.schema.dgl import DglMethod
+from compress.schema.gcc import GccMethod
+from compress.schema.methods import CycleGanLosses, DcdMethod, L1Method, OmgdMethod
+from compress.schema.mggc import MggcMethod
+from compress.schema.students import StudentMethod
+from compress.teachings import fresh_discriminator, make_teaching
 from deploy.artifacts import Task
-
-CONSIDER_EVERY = 250
-"""Updates of an online CycleGAN between two looks at whether it has become better."""
 
 
 def teacher_method(
@@ -84,6 +81,7 @@ def student_method(
     *,
     task: Task,
     crop: int,
+    steps: int,
     score: Callable[[nn.Module], float] | None,
 ) -> Method:
     """How a recipe's student follows its teacher.
@@ -94,14 +92,21 @@ def student_method(
         student: Generator that follows.
         task: What the data are.
         crop: Height and width of a source, in pixels.
+        steps: That the training takes.
         score: How bad a teacher is, where an unpaired one goes on learning.
 
     Raises:
         ValueError: The method needs a network that the recipe does not give, or the data cannot
             teach what it asks.
     """
-    teaching = make_teaching(options, side, task=task, crop=crop, score=score)
     weights = Likeness(**{f: getattr(options, f) for f in Likeness.__dataclass_fields__})
+    if isinstance(options, DataFreeMethod):
+        return _data_free(options, side, student, weights)
+    if isinstance(options, DglMethod):
+        return _dgl(options, side, student, weights, task)
+    if isinstance(options, MggcMethod):
+        return _fine_tuning(options, side, student, weights, task)
+    teaching = make_teaching(options, side, task=task, crop=crop, score=score)
     look = make_look(options.perceptual, teaching.discriminator)
     teacher = side.generator
     if isinstance(options, L1Method):
@@ -121,6 +126,8 @@ def student_method(
             look=look,
             mode=options.mode,
         )
+    if isinstance(options, GccMethod):
+        return _gcc(options, teaching, teacher, student, weights, look, steps=steps)
     return crd(
         teaching,
         student,
@@ -134,93 +141,89 @@ def student_method(
     )
 
 
-def make_teaching(
-    options: StudentMethod,
-    side: TeacherSide,
+def _gcc(
+    options: GccMethod,
+    teaching: Teaching,
+    teacher: nn.Module,
+    student: nn.Module,
+    weights: Likeness,
+    look: Look | None,
     *,
-    task: Task,
-    crop: int,
-    score: Callable[[nn.Module], float] | None,
-) -> Teaching:
-    """The teacher's side of a student method; see `student_method`."""
-    layers = as_generator(side.generator).taps
-    if not isinstance(options, Taught):
-        return frozen(side.generator)
-    online, mode, every = options.online_teacher, options.mode, options.discriminator_every
-    if online and task == "unpaired":
-        if score is None:
-            raise ValueError("an unpaired teacher that goes on learning is followed at its best")
-        return cyclegan_teaching(
-            _four(side),
-            layers,
-            image_shape=(3, crop, crop),
-            score=score,
-            consider_every=CONSIDER_EVERY,
-            every=every,
-            mode=mode,
-        )
-    if isinstance(options, OmgdMethod):
-        if not online:
-            return frozen(side.generator, layers, deeper=side.deeper)
-        if side.deeper is not None:
-            if not isinstance(side.discriminator, SharedPatchDiscriminator):
-                raise ValueError(
-                    "two online teachers share a discriminator with a head for each: "
-                    'discriminator = {family = "shared_patchgan", ...}'
-                )
-            return wider_and_deeper(
-                side.generator, side.deeper, side.discriminator, layers, every=every, mode=mode
-            )
-    if isinstance(options, CrdMethod) and not (options.adversarial or online):
-        return frozen(side.generator)
-    fresh = side.fresh_discriminator and not online
-    return judged(
-        side.generator,
-        side.discriminator or _fresh_discriminator(task),
-        layers,
-        every=every,
-        online=online,
-        # without labels, or where nobody learned from them, the teacher's images are the truth
-        adversary="teacher" if fresh or task == "teacher_only" else "truth",
-        mode=mode,
+    steps: int,
+) -> Method:
+    discriminator, gates = teaching.discriminator, options.gates
+    if not isinstance(discriminator, Discriminator):
+        raise ValueError("gcc needs a teacher's discriminator with one head")
+    judge = GatedPatchDiscriminator(
+        discriminator.channels, gates.width, norm=gates.norm, threshold=gates.threshold
+    )
+    return gcc(
+        teaching,
+        teacher,
+        student,
+        initialize(judge),
+        steps=steps,
+        content_weight=options.content,
+        gram_weight=options.gram,
+        adversarial_weight=options.adversarial,
+        dcd_weight=options.dcd,
+        likeness=weights,
+        look=look,
+        every=options.discriminator_every,
+        gates_every=options.gates_every,
+        gates_pace=options.gates_pace,
+        mode=options.mode,
     )
 
 
-def make_look(name: Perceptual, discriminator: nn.Module | None) -> Look | None:
-    """The perceptual features of a recipe: of a published network, or a discriminator's own.
-
-    Raises:
-        ValueError: The discriminator's are asked for, and there is none.
-    """
-    if name == "none":
-        return None
-    if name != "discriminator":
-        network = load_perceptual(name)
-        return lambda _batch, image: network.to(image.device).features(image)
-    if not isinstance(discriminator, Discriminator):
-        raise ValueError(
-            'perceptual = "discriminator" looks with the discriminator, and this method has none; '
-            "take vgg16 or alexnet"
-        )
-    judge = cast(nn.Module, discriminator)
-    features = discriminator_features(judge)
-
-    def look(batch: Batch, image: Tensor) -> tuple[Tensor, ...]:
-        return features.features(see(judge, batch, image))
-
-    return look
+def _dgl(
+    options: DglMethod, side: TeacherSide, student: nn.Module, weights: Likeness, task: Task
+) -> Method:
+    """DGL without its critic, which is the recipe's ``[guidance]``."""
+    assert side.critic is not None  # the recipe's own check
+    alone = task == "teacher_only"
+    return dgl(
+        student,
+        rival_of(side.critic),
+        side.critic,
+        teacher=side.generator if alone or follows(weights) else None,
+        guidance=0.0,
+        adversarial_weight=options.adversarial,
+        likeness=weights,
+        look=make_look(options.perceptual, side.critic),
+        real="teacher" if alone else "truth",
+        every=options.discriminator_every,
+        mode=options.mode,
+    )
 
 
-def _four(side: TeacherSide) -> Four:
-    if side.discriminator is None or side.back is None or side.back_discriminator is None:
-        raise ValueError(
-            "an unpaired teacher that goes on learning needs the whole cycle: discriminator, back "
-            "and back_discriminator in [teacher]; or online_teacher = false"
-        )
-    return Four(side.generator, side.back, side.discriminator, side.back_discriminator)
+def _fine_tuning(
+    options: MggcMethod, side: TeacherSide, student: nn.Module, weights: Likeness, task: Task
+) -> Method:
+    judge = side.discriminator or fresh_discriminator(task)
+    return fine_tuning(
+        side.generator,
+        student,
+        judge,
+        adversarial_weight=options.adversarial,
+        likeness=weights,
+        look=make_look(options.perceptual, judge),
+        real="teacher" if task == "teacher_only" else "truth",
+        mode=options.mode,
+    )
 
 
-def _fresh_discriminator(task: Task) -> nn.Module:
-    return make_discriminator(
-        DiscriminatorShape(family="patchgan", width=64, norm="instance"), task
+def _data_free(
+    options: DataFreeMethod, side: TeacherSide, student: nn.Module, weights: Likeness
+) -> Method:
+    return data_free(
+        side.generator,
+        student,
+        initialize(Synthesizer(options.noise, options.width)),
+        discrepancy_weight=options.discrepancy,
+        statistics_weight=options.statistics,
+        momentum=options.momentum,
+        synthesizer_every=options.synthesizer_every,
+        likeness=weights,
+        look=make_look(options.perceptual, side.critic),
     )

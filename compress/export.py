@@ -20,6 +20,7 @@ from compress.data.dataset import Dataset
 from compress.data.sampling import to_tensor
 from compress.evaluate import translate
 from compress.models.families import Generator
+from compress.precision_plan import Precisions, write_plan
 from deploy.artifacts import EXPORT, LPIPS, ExportManifest, QualityFloor, StudentExport
 from deploy.golden import GoldenPairs
 from deploy.imaging import Pixels
@@ -43,6 +44,7 @@ class Contents:
         calibration: Inputs to quantize with, (N, H, W, 3).
         golden: Pairs that every engine must reproduce.
         lpips: LPIPS as a graph, where the recipe's floor asks for it: deploy has no torch.
+        precisions: What the student's layers run in, where that was chosen.
     """
 
     student: nn.Module
@@ -50,6 +52,7 @@ class Contents:
     calibration: Pixels
     golden: GoldenPairs
     lpips: onnx.ModelProto | None = None
+    precisions: Precisions | None = None
 
 
 def write_export(
@@ -68,6 +71,8 @@ def write_export(
 
     def fill(folder: Path) -> Callable[[dict[str, str]], ExportManifest]:
         to_onnx(contents.student, folder / "student.onnx")
+        if contents.precisions is not None:
+            write_plan(contents.precisions, folder / "student.onnx")
         np.savez_compressed(folder / "calibration.npz", source=contents.calibration)
         contents.golden.write(folder / "golden.npz")
         save_network(folder / "student.safetensors", contents.student)

@@ -11,7 +11,6 @@ from torch import nn
 from compress.evaluate import held_back, quality, translate
 from compress.export import (
     Contents,
-    calibration_crops,
     golden_pairs,
     write_export,
 )
@@ -19,7 +18,9 @@ from compress.features import as_generator
 from compress.inputs import Inputs
 from compress.lineage import versions
 from compress.macs import cost
+from compress.precision_plan import Precisions
 from deploy.artifacts import ExportManifest, ModelSpec, StudentExport, Teacher
+from deploy.imaging import Pixels
 from devices.profile import DeviceProfile
 
 
@@ -28,7 +29,9 @@ def finished(
     student: nn.Module,
     profile: DeviceProfile,
     out: Path,
+    calibration: Pixels,
     lpips: onnx.ModelProto | None,
+    precisions: Precisions | None = None,
 ) -> StudentExport:
     """Measure a student beside its teacher on held-back images, and seal its export.
 
@@ -37,7 +40,9 @@ def finished(
         student: As distilled.
         profile: The device it is for.
         out: The export's directory.
+        calibration: Images to quantize with, (N, H, W, 3).
         lpips: From `compress.export.lpips_for`.
+        precisions: Of its layers, where the recipe has a `[ghost]`.
 
     Raises:
         OSError: A file could not be written; no half export is left.
@@ -89,13 +94,9 @@ def finished(
     contents = Contents(
         student=student,
         teacher=teacher,
-        calibration=calibration_crops(
-            inputs.train,
-            count=recipe.calibration_images,
-            size=recipe.image_size,
-            seed=recipe.seed,
-        ),
+        calibration=calibration,
         golden=golden_pairs(inputs.test, student, teacher, size=recipe.image_size),
         lpips=lpips,
+        precisions=precisions,
     )
     return write_export(out, contents, face)

@@ -15,16 +15,22 @@ from compress.networks import (
     teacher_side,
 )
 from compress.recipe import CompressRecipe
+from compress.schema.data_free import DataFreeMethod
 from devices.profile import DeviceProfile
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a run starts from, read and checked."""
+    """What a run starts from, read and checked.
+
+    Attributes:
+        photos: Images to learn from; None where the recipe looks at none.
+        test: Held-back images.
+    """
 
     recipe: CompressRecipe
     teacher: TeacherSide
-    train: Dataset
+    photos: Dataset | None
     test: Dataset
     lineage: dict[str, str]
 
@@ -44,18 +50,32 @@ class Inputs:
                     f"{name} = {size} does not suit the teacher: a multiple of "
                     f"{generator.multiple} does"
                 )
-        train, test = recipe.data.read("train"), recipe.data.read("test")
+        photos = recipe.data.read("train") if _looks(recipe) else None
+        test = recipe.data.read("test")
+        known = "" if photos is None else photos.digest()
         lineage = teacher_digests(recipe.teacher) | {
             "recipe": f"sha256:{recipe_digest(recipe)}",
-            "data": f"sha256:{text_digest(train.digest(), test.digest())}",
+            "data": f"sha256:{text_digest(known, test.digest())}",
             "channel_multiple": str(profile.channel_multiple),
         }
-        if recipe.pruning is not None and recipe.pruning.latency_ms is not None:
+        narrowing = recipe.pruning or recipe.agents
+        if narrowing is not None and narrowing.latency_ms is not None:
             # the widths follow from a measurement under this profile
             lineage["profile"] = f"sha256:{text_digest(profile.model_dump_json())}"
-        return cls(recipe, teacher, train, test, lineage)
+        return cls(recipe, teacher, photos, test, lineage)
+
+    @property
+    def train(self) -> Dataset:
+        """Images to learn from, for the stages that need them."""
+        assert self.photos is not None, "the recipe allows no stage that looks at images"
+        return self.photos
 
     @property
     def run(self) -> str:
         """Digest of everything the student depends on."""
         return text_digest(*self.lineage.values(), *versions().values())
+
+
+def _looks(recipe: CompressRecipe) -> bool:
+    method = recipe.method
+    return not isinstance(method, DataFreeMethod) or method.calibrate == "photos"

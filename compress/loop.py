@@ -67,6 +67,8 @@ class Update:
     every: int = 1  # runs on steps divisible by this
     split: Literal["train", "held_out"] = "train"  # which batch it looks at
     after: Callable[[], None] | None = None  # e.g. clamp gates back into [0, 1]
+    pace: float = 1.0  # this network's learning rate over the schedule's
+    watch: Callable[[], Losses] | None = None  # numbers to log beside the losses; none minimised
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,7 @@ def train(
     move = mover(device, channels_last=channels_last)
     sources = {"train": batch_at, "held_out": held_out_at}
     running = statistics(method.networks.values())
+    paces = {update.network: update.pace for update in method.updates}
 
     def batches_of(step: int) -> dict[str, list[Batch]]:
         made: dict[str, list[Batch]] = {}
@@ -166,9 +169,9 @@ def train(
         return made
 
     for step in range(start + 1, schedule.steps + 1):
-        for optimizer in optimizers.values():
+        for name, optimizer in optimizers.items():
             for group in optimizer.param_groups:
-                group["lr"] = schedule.rate(step)
+                group["lr"] = paces[name] * schedule.rate(step)
         # dropout has no generator of its own
         torch.manual_seed(int(np.random.SeedSequence([seed, step, rank()]).generate_state(1)[0]))
         losses = _step(method, _due(method, step), batches_of(step), optimizers)
@@ -262,7 +265,8 @@ def _step(
                     for weights in found.values():
                         weights.setdefault(parameter, parameter.detach().clone())
             applied = apply_to_parts(update, passes, optimizer)
-        losses |= {f"{update.network}/{name}": loss for name, loss in applied.items()}
+        logged = applied if update.watch is None else applied | update.watch()
+        losses |= {f"{update.network}/{name}": number for name, number in logged.items()}
     return losses
 
 

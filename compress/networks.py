@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +43,7 @@ class TeacherSide:
 
     Attributes:
         fresh_discriminator: Whether the discriminator has learned nothing yet.
+        critic: The discriminator as its file has it, which nobody moves; None without a file.
     """
 
     generator: nn.Module
@@ -50,6 +52,7 @@ class TeacherSide:
     back: nn.Module | None
     back_discriminator: nn.Module | None
     fresh_discriminator: bool
+    critic: nn.Module | None
 
 
 def teacher_side(networks: TeacherNetworks, task: Task) -> TeacherSide:
@@ -77,13 +80,15 @@ def teacher_side(networks: TeacherNetworks, task: Task) -> TeacherSide:
 
     teacher = generator(networks.generator)
     assert teacher is not None
+    judge, read = discriminator(networks.discriminator), isinstance(networks.discriminator, Path)
     return TeacherSide(
         teacher,
-        discriminator(networks.discriminator),
+        judge,
         generator(networks.deeper),
         generator(networks.back),
         discriminator(networks.back_discriminator),
-        fresh_discriminator=not isinstance(networks.discriminator, Path),
+        fresh_discriminator=not read,
+        critic=copy.deepcopy(judge) if read else None,
     )
 
 

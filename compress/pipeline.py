@@ -4,47 +4,37 @@ The stages of `run`:
 
 1. read      recipe, teacher, photos; refuse what does not fit before anything is computed
 2. reuse     an export of the same recipe for another device that asks the same of the student
-3. prune     a copy of the teacher, channels rounded to the profile's multiple; or a fresh network
-4. distill   the recipe's method; resumes where it was killed. 3 and 4 alternate in several rounds
+3. student   a copy of the teacher with fewer channels, rounded to the profile's multiple, or a
+             fresh network; and its training, which resumes where it was killed: `compress.students`
+4. ghost     where the recipe says so: precisions, and training in fake INT8 beside its float self
 5. evaluate  PSNR and SSIM on whole held-back images, MACs, parameters
-6. export    ONNX, calibration images, golden pairs, LPIPS if the floor asks for it; sealed
+6. export    ONNX, calibration images, golden pairs, LPIPS if the floor asks for it, the precision
+             plan if there is one; sealed
 """
 
 from __future__ import annotations
 
 import logging
 import shutil
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from compress.assemble import student_method
-from compress.data.sampling import batches
-from compress.device import batch_threads
+from compress.distillation import photo_batches
 from compress.distributed import first_alone, is_first
-from compress.export import (
-    lpips_for,
-)
+from compress.export import calibration_crops, lpips_for
 from compress.features import as_generator
 from compress.finish import finished
+from compress.ghosted import ghosted
 from compress.inputs import Inputs
-from compress.lineage import write_run
-from compress.loop import BatchAt, Method
-from compress.methods.cyclegan import BestSoFar
-from compress.models.families import specification
-from compress.networks import (
-    learns_statistics,
-    make_generator,
-)
-from compress.pruning.recipe import narrowed, ranking_of, widths_of
+from compress.invented import calibration_images
 from compress.recipe import CompressRecipe
-from compress.samples import choose_samples
-from compress.schema.methods import Taught
-from compress.score import domain_score
-from compress.stage import Progress, run_stage
+from compress.stage import Progress
+from compress.students import make_student
 from deploy.artifacts import EXPORT, StudentExport
+from deploy.imaging import Pixels
 from deploy.sealing import write_whole
 from devices.profile import DeviceProfile
 from devices.sealed import BundleError
@@ -81,13 +71,18 @@ def run(
     with first_alone():  # before hours of training, not after
         lpips = lpips_for(recipe.floor, size=size)
     torch.manual_seed(recipe.seed)
-    student = _student(inputs, profile, out.with_name("train"), progress)
+    train = out.with_name("train")
+    student, networks = make_student(inputs, profile, train, progress)
+    precisions = None
+    if recipe.ghost is not None:
+        batch_at = photo_batches(inputs, inputs.train)
+        precisions = ghosted(inputs, recipe.ghost, student, batch_at, train / "ghost", progress)
     with first_alone():
-        made = (
-            finished(inputs, student, profile, out, lpips)
-            if is_first()
-            else StudentExport.read(out)
-        )
+        if is_first():
+            calibration = _calibration(inputs, student, networks)
+            made = finished(inputs, student, profile, out, calibration, lpips, precisions)
+        else:
+            made = StudentExport.read(out)
     return made, True
 
 
@@ -116,94 +111,10 @@ def _copy(source: Path, out: Path) -> None:
     write_whole(out, EXPORT, fill)
 
 
-def _student(inputs: Inputs, profile: DeviceProfile, folder: Path, progress: Progress) -> nn.Module:
-    """The distilled student: a fresh network, or the teacher pruned, in one round or several."""
-    recipe, options = inputs.recipe, inputs.recipe.pruning
-    if recipe.student is not None:
-        student = make_generator(recipe.student).train(learns_statistics(recipe.student))
-        _distill(inputs, student, folder, progress)
-        return student
-    assert options is not None
-    side, student = inputs.teacher, inputs.teacher.generator
-    ranking = ranking_of(
-        options,
-        _batches(inputs),
-        side.discriminator,
-        fresh_discriminator=side.fresh_discriminator,
-        seed=recipe.seed,
-    )
-    with first_alone():  # what it measured, the others read
-        rounds = widths_of(
-            options,
-            student,
-            profile,
-            image_size=recipe.image_size,
-            kept=folder / "widths.json",
-            run=inputs.run,
-        )
-    for number, widths in enumerate(rounds, start=1):
-        if number > 1:
-            # a run that goes on here has drawn nothing in the rounds before
-            torch.manual_seed(recipe.seed)
-        student = narrowed(options, student, widths, ranking)
-        student.train(recipe.teacher.batch_statistics == "batch")
-        last = number == len(rounds)
-        place = folder if last else folder / f"round-{number}"
-        _distill(inputs, student, place, progress, rounds=len(rounds))
-    return student
-
-
-def _distill(
-    inputs: Inputs, student: nn.Module, folder: Path, progress: Progress, *, rounds: int = 1
-) -> None:
-    """One stage of training, in its own folder; several share the recipe's steps."""
-    recipe, training, side = inputs.recipe, inputs.recipe.training, inputs.teacher
-    log.info("student: %s", specification(student))
-    if is_first():
-        write_run(folder, recipe)
-    method, schedule = _method(inputs, student), training.schedule()
-    run_stage(
-        f"{recipe.name}: {recipe.method.name}",
-        method,
-        _batches(inputs),
-        replace(schedule, steps=schedule.steps // rounds),
-        training.options(seed=recipe.seed),
-        student=student,
-        teachers=[t for t in (side.generator, side.deeper) if t is not None],
-        out=folder,
-        run=inputs.run,
-        progress=progress,
-        samples=choose_samples(inputs.test, student, teacher=side.generator),
-    )
-    followed = method.networks.get("followed")
-    if isinstance(followed, BestSoFar):
-        # the teacher that the student is compared with is the one that it followed
-        side.generator.load_state_dict(followed.best.state_dict())
-
-
-def _batches(inputs: Inputs) -> BatchAt:
-    training = inputs.recipe.training
-    return batches(
-        inputs.train,
-        size=training.crop,
-        batch_size=training.batch_size,
-        seed=inputs.recipe.seed,
-        workers=batch_threads(),
-    )
-
-
-def _method(inputs: Inputs, student: nn.Module) -> Method:
-    recipe, side = inputs.recipe, inputs.teacher
-    online = isinstance(recipe.method, Taught) and recipe.method.online_teacher
-    score = online and recipe.data.task == "unpaired"
-    for generator in (side.generator, side.deeper, side.back):
-        if generator is not None:
-            generator.train(online and recipe.teacher.batch_statistics == "batch")
-    return student_method(
-        recipe.method,
-        side,
-        student,
-        task=recipe.data.task,
-        crop=recipe.training.crop,
-        score=domain_score(inputs.train, recipe.method.perceptual) if score else None,
-    )
+def _calibration(inputs: Inputs, student: nn.Module, networks: Mapping[str, nn.Module]) -> Pixels:
+    """What INT8 is calibrated on: crops of training photos, or invented images."""
+    recipe = inputs.recipe
+    count, size, seed = recipe.calibration_images, recipe.image_size, recipe.seed
+    if inputs.photos is None:
+        return calibration_images(networks, student, inputs.test, count=count, size=size, seed=seed)
+    return calibration_crops(inputs.photos, count=count, size=size, seed=seed)

@@ -8,9 +8,15 @@ from typing import Literal, TypeVar
 from pydantic import Field, PositiveInt, model_validator
 
 from compress.schema.data import Data
-from compress.schema.methods import CycleGanLosses, DcdMethod, Losses, StudentMethod
+from compress.schema.data_free import DataFreeMethod
+from compress.schema.dgl import DglMethod, Guidance
+from compress.schema.gcc import GccMethod, Slimming
+from compress.schema.ghost import Ghost
+from compress.schema.methods import CycleGanLosses, DcdMethod, Losses
+from compress.schema.mggc import Agents
 from compress.schema.networks import DiscriminatorShape, GeneratorShape, TeacherNetworks
-from compress.schema.pruning import Pruning
+from compress.schema.pruning import LOOKING, Pruning
+from compress.schema.students import StudentMethod
 from compress.schema.training import Training
 from deploy.artifacts import QualityFloor
 from devices.profile import Frozen, read_toml
@@ -52,6 +58,10 @@ class CompressRecipe(Frozen):
         calibration_images: Crops of training images to quantize with.
         pruning: Makes the student from the teacher.
         student: Or a fresh network of this shape.
+        slimming: Or what sparse training leaves of ``student``, or of the teacher.
+        agents: Or what two agents leave of the teacher.
+        guidance: A second critic, on top of any method.
+        ghost: A last stage in which the student learns to bear INT8.
     """
 
     verb: Literal["compress"]
@@ -64,16 +74,58 @@ class CompressRecipe(Frozen):
     teacher: TeacherNetworks
     pruning: Pruning | None = None
     student: GeneratorShape | None = None
+    slimming: Slimming | None = None
+    agents: Agents | None = None
     method: StudentMethod
+    guidance: Guidance | None = None
     training: Training
+    ghost: Ghost | None = None
     floor: QualityFloor
 
     @model_validator(mode="after")
     def _one_student(self) -> CompressRecipe:
-        if (self.pruning is None) == (self.student is None):
+        fresh = self.student is not None or self.slimming is not None
+        if [self.pruning is not None, fresh, self.agents is not None].count(True) != 1:
             raise ValueError(
-                "the student is the teacher pruned, or a fresh network: give [pruning] or "
-                "[student], one of them"
+                "the student is the teacher pruned, or a fresh network, or what is left of one of "
+                "them: give [pruning] or [student], one of them, or [slimming] with or without "
+                "[student], or [agents]"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _guidance_has_a_critic(self) -> CompressRecipe:
+        if isinstance(self.method, DglMethod) and self.guidance is None:
+            raise ValueError("dgl is guided by a second critic: give a table [guidance]")
+        if self.guidance is not None and not isinstance(self.teacher.discriminator, Path):
+            raise ValueError(
+                "guidance looks through the teacher's trained discriminator: name its file in "
+                "[teacher], or leave [guidance] out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _data_free_sees_no_image(self) -> CompressRecipe:
+        if not isinstance(self.method, DataFreeMethod):
+            return self
+        if self.pruning is not None and self.pruning.importance in LOOKING:
+            raise ValueError(
+                f"importance {self.pruning.importance!r} looks at images, and data_free has none: "
+                "take magnitude or scale"
+            )
+        for table in ("slimming", "agents", "ghost"):
+            if getattr(self, table) is not None:
+                raise ValueError(
+                    f"[{table}] learns from images, and data_free has none: leave it out"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _gcc_has_a_truth(self) -> CompressRecipe:
+        if self.data.task == "teacher_only" and isinstance(self.method, GccMethod):
+            raise ValueError(
+                "gcc coordinates the student's game with the teacher's, which photos without a "
+                "truth have none of: take dcd"
             )
         return self
 
@@ -84,6 +136,16 @@ class CompressRecipe(Frozen):
             raise ValueError(
                 f"dcd shows feature maps of a quarter of the crop to the discriminator: crop = "
                 f"{self.training.crop} is too small, take {DCD_SMALLEST_CROP} or more"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _ghost_has_a_truth(self) -> CompressRecipe:
+        paired = self.data.task in ("paired", "super_resolution")
+        if self.ghost is not None and self.ghost.reconstruction and not paired:
+            raise ValueError(
+                f"{self.data.kind} data hold no truth for ghost.reconstruction = "
+                f"{self.ghost.reconstruction:g}: leave it out, imitation is of the student itself"
             )
         return self
 

@@ -25,7 +25,14 @@ def add_arguments(name: str, parser: argparse.ArgumentParser) -> None:
     """Declare what a verb takes."""
     if name == "inspect":
         parser.add_argument("bundle", type=Path, help="the bundle to look into")
-        parser.add_argument("--json", action="store_true", help="print the manifest as it is")
+        form = parser.add_mutually_exclusive_group()
+        form.add_argument("--json", action="store_true", help="print the manifest as it is")
+        form.add_argument(
+            "--plan",
+            type=Path,
+            metavar="EXPORT",
+            help="instead: the precision plan of its export beside what each layer really costs",
+        )
         return
     parser.add_argument(
         "export", type=Path, help="what pocketgan compress wrote, or any generator's .onnx file"
@@ -67,6 +74,10 @@ def run(name: str, args: argparse.Namespace) -> int:
 
     console = Console(highlight=False)
     if name == "inspect":
+        if args.plan is not None:
+            from deploy.plan_ranking import show_ranking
+
+            return show_ranking(console, args.bundle, args.plan)
         from deploy.show import show_bundle
 
         return show_bundle(console, args.bundle, as_json=args.json)

@@ -116,7 +116,7 @@ def budget_of(
 
 def ranking_of(
     options: Pruning,
-    batch_at: BatchAt,
+    batch_at: BatchAt | None,
     discriminator: nn.Module | None,
     *,
     fresh_discriminator: bool,
@@ -126,7 +126,7 @@ def ranking_of(
 
     Args:
         options: The ``[pruning]`` table.
-        batch_at: Training batches.
+        batch_at: Training batches, for an importance that looks at images.
         discriminator: The teacher's.
         fresh_discriminator: Whether it has learned nothing yet.
         seed: The recipe's.
@@ -140,10 +140,12 @@ def ranking_of(
             "importance = 'discriminator' asks the teacher's discriminator, and [teacher] gives "
             "none that is trained: give its file, or take taylor"
         )
-    count = (options.batches or DEFAULT_BATCHES) if importance in LOOKING else 0
+    seen = []
+    if importance in LOOKING and batch_at is not None:
+        seen = [batch_at(step) for step in range(1, (options.batches or DEFAULT_BATCHES) + 1)]
     return make_ranking(
         importance,
-        batches=[batch_at(step) for step in range(1, count + 1)],
+        batches=seen,
         discriminator=discriminator,
         seed=seed,
     )

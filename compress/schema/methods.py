@@ -113,8 +113,3 @@ class CrdMethod(Taught):
     adversarial: NonNegativeFloat
     units: PositiveInt = 64
     patch: PositiveInt = 32
-
-
-StudentMethod = Annotated[
-    L1Method | OmgdMethod | DcdMethod | CrdMethod, Field(discriminator="name")
-]

@@ -24,6 +24,7 @@ from compress.methods import METHODS
 from compress.methods.crd import crd
 from compress.methods.cyclegan import BestSoFar, Four, ImagePool, cyclegan, cyclegan_teaching
 from compress.methods.dcd import DiscriminatorFeatureLoss, dcd
+from compress.methods.gcc import gcc
 from compress.methods.l1 import l1
 from compress.methods.likeness import Likeness
 from compress.methods.omgd import omgd, wider_and_deeper
@@ -31,13 +32,18 @@ from compress.methods.pix2pix import see
 from compress.methods.teaching import frozen, judged
 from compress.models.blocks import initialize
 from compress.models.discriminators import PatchDiscriminator, SharedPatchDiscriminator
+from compress.models.gates import GatedPatchDiscriminator
 from compress.models.srvgg import SrvggNet, SrvggWidths
 from tests.compress.conftest import tiny_discriminator, tiny_generator
+from tests.compress.test_data_free import BATCHES, PAPERS_OF_DATA_FREE, data_free_case
+from tests.compress.test_dgl import dgl_case
+from tests.compress.test_mggc import method as agents
+from tests.compress.test_mggc import players, tuning
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 
 
-PAPERS = ["crd", "dcd", "l1", "omgd"]
+PAPERS = ["crd", "dcd", "ghost", "l1", "omgd"]
 TASKS = ["paired", "super_resolution", "teacher_only", "unpaired"]
 LIKENESS = Likeness(imitation=1.0, ssim=1.0, style=1e3, feature=1.0, total_variation=1e-5)
 
@@ -104,6 +110,9 @@ def build(name, task="paired", *, online=False, **options):
     torch.manual_seed(2)
     if name == "crd":
         return crd(teaching, student, units=16, **options)
+    if name == "gcc":
+        gated = initialize(GatedPatchDiscriminator(6 if task == "paired" else 3, 4))
+        return gcc(teaching, teacher, student, gated, steps=2, **options)
     return METHODS[name](teaching, teacher, student, **options)
 
 
@@ -127,11 +136,27 @@ CASES = {
         for t in ("paired", "super_resolution", "unpaired")
         if n != "l1"
     },
+    # without a truth the teacher plays no game that gcc could coordinate with
+    **{f"gcc-{t}": partial(build, "gcc", t) for t in TASKS if t != "teacher_only"},
+    **{
+        f"gcc-{t}-online": partial(build, "gcc", t, online=True)
+        for t in TASKS
+        if t != "teacher_only"
+    },
+    **{f"dgl-{t}": partial(dgl_case, t) for t in TASKS},
+    **{
+        f"data_free-{n}": partial(data_free_case, **options)
+        for n, options in PAPERS_OF_DATA_FREE.items()
+    },
+    "mggc-agents": lambda: agents(players()),
+    "mggc-fine-tuning": lambda: tuning()[0],
 }
 
 
 def batches_for(case):
     """Batches of a task: 64 pixels doubled for super-resolution, no truth for the teacher only."""
+    if "data_free" in case:
+        return BATCHES
 
     def at(step):
         generator = torch.Generator().manual_seed(step)
@@ -155,6 +180,7 @@ def run(method, steps=2, at=batch_at, **schedule):
             at,
             Schedule(steps, **schedule),
             optimizers=make_optimizers(method),
+            held_out_at=lambda step: at(step + 1000),
         )
     )
 
@@ -204,7 +230,8 @@ def test_what_the_student_minimises_leaves_the_teacher_without_a_gradient(case):
     method, at = CASES[case](), batches_for(case)
     (update,) = [u for u in method.updates if u.network == "student"]
     losses = update.objective(method.forward(at(0)))
-    for name in set(method.networks) - {"student", "discriminator"}:
+    judges = {"discriminator", "student_discriminator", "gates"}
+    for name in set(method.networks) - {"student", *judges}:
         theirs = [p for p in method.networks[name].parameters() if p.requires_grad]
         if theirs:
             total = torch.stack(list(losses.values())).sum()
@@ -217,11 +244,24 @@ def test_training_is_deterministic(case):
     assert run(CASES[case](), at=at) == run(CASES[case](), at=at)
 
 
-@pytest.mark.parametrize("name", ["pix2pix", "cyclegan", *PAPERS])
+GOLDENS = {
+    **{name: f"{name}-paired" for name in ("gcc", "dgl", *PAPERS)},
+    "pix2pix": "pix2pix",
+    "cyclegan": "cyclegan",
+    "data_free": "data_free-all",
+    "mggc": "mggc-agents",
+}
+
+
+def test_every_method_has_golden_losses():
+    assert GOLDENS.keys() == METHODS.keys()
+
+
+@pytest.mark.parametrize("name", GOLDENS)
 def test_losses_are_the_golden_ones(name):
     """Change these only with a reason: they pin every term to its weight and its formula."""
-    golden = json.loads((GOLDEN / f"{name}.json").read_text())
-    for got, want in zip(run(build(name)), golden, strict=True):
+    golden, case = json.loads((GOLDEN / f"{name}.json").read_text()), GOLDENS[name]
+    for got, want in zip(run(CASES[case](), at=batches_for(case)), golden, strict=True):
         assert got == pytest.approx(want, rel=1e-4)
 
 
@@ -244,7 +284,14 @@ def test_a_held_out_update_without_held_out_batches_says_so():
     method = build("l1")
     updates = [replace(update, split="held_out") for update in method.updates]
     with pytest.raises(ValueError, match="the update of 'student' needs held-out batches"):
-        run(replace(method, updates=updates))
+        list(
+            train(
+                replace(method, updates=updates),
+                batch_at,
+                Schedule(1),
+                optimizers=make_optimizers(method),
+            )
+        )
 
 
 def test_a_paired_method_without_truth_says_so():

@@ -1,0 +1,120 @@
+"""What the log of a training shows, drawn: how its games went, and which gates were open."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+
+from deploy.report.curves import Curve, curves
+from deploy.report.markup import Node, document, element
+from deploy.report.style import STYLE
+
+MOST = 4
+"""Curves of one drawing."""
+
+OPEN = "gates/open_"
+GAPS = {"gates/gap_teacher": "teacher, averaged", "gates/gap_student": "student"}
+
+Series = Mapping[str, Curve]
+"""The numbers of a log by their names."""
+
+
+def read_metrics(metrics: Path) -> Series:
+    """Every number of a ``metrics.jsonl`` over its steps; some are not there at every step.
+
+    Raises:
+        ValueError: No such file, or a line that is not one of a log.
+    """
+    if not metrics.is_file():
+        raise ValueError(f"there is no log {metrics}: it is written while a recipe trains")
+    steps: dict[str, list[float]] = defaultdict(list)
+    values: dict[str, list[float]] = defaultdict(list)
+    for number, row in enumerate(metrics.read_text().splitlines(), start=1):
+        try:
+            numbers = json.loads(row)
+            step = float(numbers.pop("step"))
+            for name, value in numbers.items():
+                steps[name].append(step)
+                values[name].append(float(value))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"line {number} of {metrics} is none of a log ({error})") from error
+    return {name: Curve(name, steps[name], values[name]) for name in steps}
+
+
+def write_curves(metrics: Path, out: Path) -> None:
+    """One page with the balance of a training: discriminators' losses, gaps, and open gates.
+
+    A discriminator's loss that goes to zero has won, and its generator learns nothing more from it.
+
+    Args:
+        metrics: The log, ``metrics.jsonl``.
+        out: The HTML page.
+
+    Raises:
+        ValueError: The log cannot be read, or is of a training without a discriminator.
+    """
+    series = read_metrics(metrics)
+    figures: list[Node] = []
+    games = [c for name, c in series.items() if name.split("/")[0].endswith("discriminator")]
+    games = [c for c in games if "/adversarial" in c.name][:MOST]
+    if games:
+        figures.append(
+            _figure(
+                "Loss of the discriminators",
+                games,
+                "loss",
+                "Near zero the discriminator has won: it tells every image, and teaches nothing.",
+            )
+        )
+    gaps = [
+        Curve(said, series[name].steps, series[name].values)
+        for name, said in GAPS.items()
+        if name in series
+    ]
+    if gaps:
+        figures.append(
+            _figure(
+                "How far each game is from a draw",
+                gaps,
+                "gap",
+                "Loss of fooling the judge less the loss of judging the image fake, absolute.",
+            )
+        )
+    layers = [name for name in series if name.startswith(OPEN)]
+    gates = [
+        Curve(f"layer {name.removeprefix(OPEN)}", series[name].steps, series[name].values)
+        for name in layers[:MOST]
+    ]
+    if gates:
+        figures.append(
+            _figure(
+                "Open gates of the student's discriminator",
+                gates,
+                "share of a layer's channels that are switched on",
+                "Layer 1 looks at the image.",
+                share=True,
+            )
+        )
+    if not figures:
+        raise ValueError(
+            f"{metrics} has no loss of a discriminator and no gates to draw: its losses are "
+            f"{', '.join(sorted(series)) or 'none'}"
+        )
+    page = document("Balance of a training", STYLE, [element("h1", {}, "Balance"), *figures])
+    part = out.with_name(f".{out.name}")
+    part.write_text(page)
+    part.replace(out)
+
+
+def _figure(
+    title: str, drawn: list[Curve], measure: str, said: str, *, share: bool = False
+) -> Node:
+    return element(
+        "figure",
+        {},
+        element("h2", {}, title),
+        curves(title, drawn, measure=measure, share=share),
+        element("figcaption", {}, said),
+    )
