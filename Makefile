@@ -19,7 +19,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 # the rooms are folders named like the targets; and what measures latency must not share the cores
-.PHONY: help setup train compress deploy inspect check serve gate lint format test test-fast test-arm64 report clean
+.PHONY: help setup train compress deploy inspect check serve gate lint format test test-fast test-arm64 report results clean
 .NOTPARALLEL:
 
 ifneq ($(filter gate,$(MAKECMDGOALS)),)
@@ -88,6 +88,9 @@ test-fast: $(INSTALLED) ## every test that takes seconds
 
 test-arm64: $(INSTALLED) ## the bundle for an arm64 board, emulated (qemu-user-static, debootstrap)
 	@$(BIN)/python -m pytest -m arm64 tests/arm64 $(PYTEST_FLAGS)
+
+results: $(INSTALLED) ## train and measure every method on facades, three seeds each (hours; resumes)
+	@$(BIN)/python benchmarks/methods.py --out build/results
 
 clean: ## remove what was built (not .venv, not runs/)
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
