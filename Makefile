@@ -89,7 +89,7 @@ test-fast: $(INSTALLED) ## every test that takes seconds
 test-arm64: $(INSTALLED) ## the bundle for an arm64 board, emulated (qemu-user-static, debootstrap)
 	@$(BIN)/python -m pytest -m arm64 tests/arm64 $(PYTEST_FLAGS)
 
-results: $(INSTALLED) ## train and measure every method on facades, three seeds each (hours; resumes)
+results: $(INSTALLED) ## train and measure the methods on facades, three seeds each (hours; resumes)
 	@$(BIN)/python benchmarks/methods.py --out build/results
 
 clean: ## remove what was built (not .venv, not runs/)

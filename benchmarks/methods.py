@@ -15,9 +15,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
-import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -25,7 +25,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import psutil
-from methods_table import Costs, Measures, write_report
+from methods_table import COSTS, MEASURES, TEACHER, Costs, Measures, write_report
+from students import UNPAIRED
 
 from compress.checkpoints import load_network
 from compress.evaluate import held_back, translate
@@ -33,6 +34,8 @@ from compress.features import as_generator
 from compress.macs import cost
 from compress.measures.measure import measure
 from compress.recipe import RECIPES, CompressRecipe, load_recipe
+from devices.profile import Frozen
+from devices.sealed import digest
 
 METHODS = ("l1", "omgd", "dcd", "crd", "gcc", "mggc", "dgl", "cooperative")
 SEEDS = (7, 8, 9)
@@ -51,89 +54,105 @@ def main() -> None:
     parser.add_argument("--report", action="store_true", help="train nothing")
     args = parser.parse_args()
     if not args.report:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped; the same command goes on"))
         # seed by seed: a table of one seed is there early
         for seed in args.seeds:
             for method in args.methods:
                 place = args.out / f"{method}-{seed}"
-                recipe = written(place, f"{args.data}-{method}", seed, args.steps)
-                with locked(place) as ours:
-                    if ours:
-                        make(place, recipe)
+                place.mkdir(parents=True, exist_ok=True)
+                with locked(place) as lock:
+                    if lock is not None:
+                        text = changed(f"{args.data}-{method}", seed, args.steps)
+                        make(place, written(place, text), lock)
     write_report(args.out, args.methods, args.seeds)
 
 
-def written(place: Path, name: str, seed: int, steps: int | None) -> Path:
-    """The recipe of a piece: the shipped one with another seed."""
+def changed(name: str, seed: int, steps: int | None) -> str:
+    """A shipped recipe with another seed."""
     text = (RECIPES / f"{name}.toml").read_text()
     text = re.sub(r"^seed = .*$", f"seed = {seed}", text, count=1, flags=re.M)
     if steps is not None:
         head, table, rest = text.partition("[training]")
         text = head + table + re.sub(r"^steps = .*$", f"steps = {steps}", rest, count=1, flags=re.M)
-    place.mkdir(parents=True, exist_ok=True)
+    return text
+
+
+def written(place: Path, text: str) -> Path:
+    """The recipe of a piece; what another recipe has left there goes."""
     path = place / "recipe.toml"
     if not path.is_file() or path.read_text() != text:
+        for old in (MEASURES, COSTS):
+            (place / old).unlink(missing_ok=True)
         path.write_text(text)
     return path
 
 
 @contextlib.contextmanager
-def locked(place: Path) -> Iterator[bool]:
-    """Whether this program has the piece to itself."""
+def locked(place: Path) -> Iterator[int | None]:
+    """The piece's lock, a file descriptor; None where another program has it.
+
+    Whoever inherits it holds it too: a training that outlives this program keeps others away.
+    """
     with (place / "lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            yield False
+            yield None
         else:
-            yield True
+            yield file.fileno()
 
 
-def make(place: Path, recipe: Path) -> None:
+def make(place: Path, recipe: Path, lock: int) -> None:
     """Train and measure a piece, where that is not done."""
-    export = place / "export"
+    if (place / MEASURES).is_file():
+        return
+    print(f"{place.name} ...", flush=True)
     command = [sys.executable, "-m", "deploy.main", "compress", str(recipe)]
-    command += ["--device", "cpu", "--out", str(export)]
+    command += ["--device", "cpu", "--out", str(place / "export")]
     log = place / "log.txt"
-    done = (export / "export.json").is_file()
-    if not done or not (place / "measures.json").is_file():
-        print(f"{place.name} ...", flush=True)
-        with log.open("a") as file:
-            process = subprocess.Popen(
-                command,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                env=os.environ | dict.fromkeys(THREADS, "1"),
-            )
-            status = watched(process, place / "cost.json")
-        if status:
-            raise SystemExit(f"{recipe} failed with {status}; see {log}")
-        measured(place, load_recipe(str(recipe), CompressRecipe)[0])
+    with log.open("a") as file:
+        process = subprocess.Popen(
+            command,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=os.environ | dict.fromkeys(THREADS, "1"),
+            pass_fds=(lock,),
+        )
+        status = watched(process, place / COSTS)
+    if status:
+        raise SystemExit(f"{recipe} failed with {status}; see {log}")
+    measured(place, load_recipe(str(recipe), CompressRecipe)[0])
 
 
 def watched(process: subprocess.Popen[bytes], path: Path) -> int:
     """Wait for a process, adding what it takes to a file as it goes; returns its exit status."""
-    before = Costs.model_validate_json(path.read_text()) if path.is_file() else Costs()
-    began, running = time.monotonic(), psutil.Process(process.pid)
-    while True:
-        with contextlib.suppress(psutil.Error):
+    spent = Costs.model_validate_json(path.read_text()) if path.is_file() else Costs()
+    before, began, running = spent, time.monotonic(), psutil.Process(process.pid)
+    try:
+        while True:
+            over = running.status() == psutil.STATUS_ZOMBIE  # and can still be asked what it took
             used = running.cpu_times()
-            now = Costs(
+            spent = Costs(
                 wall_s=before.wall_s + time.monotonic() - began,
                 cpu_s=before.cpu_s + used.user + used.system,
-                peak_rss_mib=max(before.peak_rss_mib, peak_mib(process.pid)),
+                peak_rss_mib=max(spent.peak_rss_mib, peak_mib(process.pid)),
                 attempts=before.attempts + 1,
             )
-            part = path.with_suffix(".part")
-            part.write_text(now.model_dump_json(indent=1) + "\n")
-            part.replace(path)
-        try:
-            return process.wait(WATCH_S)
-        except subprocess.TimeoutExpired:
-            continue
-        except BaseException:
-            process.terminate()
-            process.wait()
-            raise
+            save(path, spent)
+            if over:
+                return process.wait()
+            time.sleep(WATCH_S)
+    except BaseException:
+        process.terminate()
+        process.wait()
+        raise
+
+
+def save(path: Path, found: Frozen) -> None:
+    """Write a file whole or not at all."""
+    part = path.with_suffix(".part")
+    part.write_text(found.model_dump_json(indent=1) + "\n")
+    part.replace(path)
 
 
 def peak_mib(pid: int) -> float:
@@ -147,35 +166,32 @@ def peak_mib(pid: int) -> float:
 
 
 def measured(place: Path, recipe: CompressRecipe) -> None:
-    """What the student's images of all held-back inputs are worth."""
-    student, teacher = (
-        load_network(place / "export" / f"{name}.safetensors") for name in ("student", "teacher")
-    )
+    """What student's and teacher's images of all held-back inputs are worth."""
+    export = place / "export"
+    student, teacher = (load_network(export / f"{n}.safetensors") for n in ("student", "teacher"))
     data = recipe.data.read("test")
     images = held_back(data, multiple=as_generator(student).multiple)
     assert images.target is not None
     real, truth = list(data.references()), images.target
-    unpaired = "real images of the target domain have no pairs"
-    for name, network, path in (
-        ("student", student, place / "measures.json"),
-        ("teacher", teacher, place.parent / "teacher.json"),
-    ):
-        if name == "teacher" and path.is_file():
+    known = place.parent / TEACHER.format(digest(export / "teacher.safetensors")[:12])
+    # the student's last: a piece that has it is done
+    for network, path in ((teacher, known), (student, place / MEASURES)):
+        if path.is_file():
             continue
         made = translate(network, images.source)
-        sets = measure(made, real, ["fid", "kid"], unpaired=unpaired)
-        pairs = measure(made, truth, ["lpips"], unpaired=None)
+        sets = measure(made, real, ["fid", "kid"], unpaired=UNPAIRED)
         spent = cost(network, recipe.image_size)
         found = Measures(
             images=len(made),
             fid=sets.value("fid"),
             kid=sets.value("kid"),
-            lpips=pairs.value("lpips"),
+            lpips=measure(made, truth, ["lpips"], unpaired=None).value("lpips"),
             macs=spent.macs,
             params=spent.params,
+            teacher=known.name,
         )
-        path.write_text(found.model_dump_json(indent=1) + "\n")
-    print(f"{place.name}: {json.loads((place / 'measures.json').read_text())}", flush=True)
+        save(path, found)
+    print(f"{place.name}: {found.fid:.1f} {found.kid:.3f} {found.lpips:.3f}", flush=True)
 
 
 def _names(text: str) -> Sequence[str]:

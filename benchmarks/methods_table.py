@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,18 +9,22 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 from PIL import Image
 from students import draw
 
 from compress.checkpoints import load_network
+from compress.curves import read_metrics
+from compress.distillation import ALONE
 from compress.evaluate import held_back, translate
 from compress.features import as_generator
 from compress.recipe import CompressRecipe, load_recipe
+from compress.stage import METRICS
 from devices.profile import Frozen
 
 SMOOTH = 100
 """Steps whose mean a curve shows."""
+
+MEASURES, COSTS, TEACHER = "measures.json", "cost.json", "teacher-{}.json"
 
 DRAWN = 5
 """Rows of the sheet."""
@@ -40,7 +43,11 @@ class Costs(Frozen):
 
 
 class Measures(Frozen):
-    """What a network's images are worth; see `compress.measures`."""
+    """What a network's images are worth; see `compress.measures`.
+
+    Attributes:
+        teacher: The file with the same of its teacher.
+    """
 
     images: int
     fid: float
@@ -48,6 +55,7 @@ class Measures(Frozen):
     lpips: float
     macs: int
     params: int
+    teacher: str
 
 
 def write_report(out: Path, methods: Sequence[str], seeds: Sequence[int]) -> None:
@@ -69,7 +77,11 @@ def write_report(out: Path, methods: Sequence[str], seeds: Sequence[int]) -> Non
 
 def table(out: Path, pieces: Mapping[str, Sequence[Path]]) -> str:
     """One row for each method, in Markdown: mean and standard deviation over its seeds."""
-    teacher = Measures.model_validate_json((out / "teacher.json").read_text())
+    found = {m: [_measures(place) for place in places] for m, places in pieces.items()}
+    names = {one.teacher for measures in found.values() for one in measures}
+    if len(names) > 1:
+        raise SystemExit(f"these pieces have {len(names)} teachers and are no table: use one --out")
+    teacher = Measures.model_validate_json((out / names.pop()).read_text())
     lines = [
         "| | seeds | true MACs | parameters | FID | KID | LPIPS | minutes | peak MiB |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -77,14 +89,14 @@ def table(out: Path, pieces: Mapping[str, Sequence[Path]]) -> str:
         f"{teacher.fid:.1f} | {teacher.kid:.3f} | {teacher.lpips:.3f} | | |",
     ]
     for method, places in pieces.items():
-        found = [Measures.model_validate_json(_read(p, "measures.json")) for p in places]
-        spent = [Costs.model_validate_json(_read(p, "cost.json")) for p in places]
-        macs = statistics.mean(m.macs for m in found)
+        ours = found[method]
+        spent = [Costs.model_validate_json((p / COSTS).read_text()) for p in places]
+        macs = statistics.mean(m.macs for m in ours)
         lines.append(
-            f"| `{method}` | {len(found)} | {teacher.macs / macs:.1f}x fewer | "
-            f"{statistics.mean(m.params for m in found) / 1e6:.3f} M | "
-            f"{_spread([m.fid for m in found], 1)} | {_spread([m.kid for m in found], 3)} | "
-            f"{_spread([m.lpips for m in found], 3)} | "
+            f"| `{method}` | {len(ours)} | {teacher.macs / macs:.1f}x fewer | "
+            f"{statistics.mean(m.params for m in ours) / 1e6:.3f} M | "
+            f"{_spread([m.fid for m in ours], 1)} | {_spread([m.kid for m in ours], 3)} | "
+            f"{_spread([m.lpips for m in ours], 3)} | "
             f"{statistics.mean(s.cpu_s for s in spent) / 60:.0f} | "
             f"{max(s.peak_rss_mib for s in spent):.0f} |"
         )
@@ -96,19 +108,19 @@ def balance(pieces: Mapping[str, Sequence[Path]]) -> Figure:
     figure = Figure(figsize=(11, 6.5), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True)
     for method, places in pieces.items():
-        rows = [json.loads(line) for line in _log(places[0])]
-        judge = next((j for j in JUDGES if f"{j}/adversarial" in rows[-1]), None)
-        if judge is None or "student/adversarial" not in rows[-1]:
+        log = read_metrics(_logs(places[0]))
+        judge = next((j for j in JUDGES if f"{j}/adversarial" in log), None)
+        if judge is None or "student/adversarial" not in log:
             continue
-        played = [row for row in rows if f"{judge}/adversarial" in row]
-        steps = np.arange(len(played))
-        lost = np.array([row[f"{judge}/adversarial"] for row in played])
-        fooled = np.array([row["student/adversarial"] for row in played])
-        _curve(above, steps, lost, method)
-        _curve(below, steps, np.abs(fooled - lost), method)
+        lost, fooled = log[f"{judge}/adversarial"], log["student/adversarial"]
+        seen = dict(zip(fooled.steps, fooled.values, strict=True))
+        gaps = [abs(seen[s] - v) for s, v in zip(lost.steps, lost.values, strict=True)]
+        _curve(above, lost.steps, lost.values, method)
+        _curve(below, lost.steps, gaps, method)
+    above.set_title("hinge and least-squares games are on scales of their own", fontsize="small")
     above.set_ylabel("loss of the discriminator")
     below.set_ylabel("gap to the student's\nadversarial loss")
-    below.set_xlabel(f"step (means of {SMOOTH})")
+    below.set_xlabel(f"step (means of {SMOOTH} updates)")
     for axes in (above, below):
         axes.grid(alpha=0.3)
         axes.set_ylim(bottom=0)
@@ -131,29 +143,25 @@ def sheet(pieces: Mapping[str, Sequence[Path]]) -> Image.Image:
     return draw(columns, DRAWN).convert("RGB")
 
 
-def _curve(axes: Axes, steps: NDArray[np.int64], values: NDArray[np.float64], name: str) -> None:
+def _curve(axes: Axes, steps: Sequence[float], values: Sequence[float], name: str) -> None:
     whole = len(values) // SMOOTH * SMOOTH
     if whole:
-        axes.plot(
-            steps[:whole].reshape(-1, SMOOTH).mean(1),
-            values[:whole].reshape(-1, SMOOTH).mean(1),
-            label=name,
-        )
+        means = (np.reshape(x[:whole], (-1, SMOOTH)).mean(1) for x in (steps, values))
+        axes.plot(*means, label=name)
 
 
-def _log(place: Path) -> list[str]:
-    """The losses of a training, those before a second critic first."""
+def _logs(place: Path) -> list[Path]:
+    """Logs of a training, of the stage before a second critic first."""
     train = place / "train"
-    parts = [train / "alone" / "metrics.jsonl", train / "metrics.jsonl"]
-    return [line for part in parts if part.is_file() for line in part.read_text().splitlines()]
+    return [log for log in (train / ALONE / METRICS, train / METRICS) if log.is_file()]
+
+
+def _measures(place: Path) -> Measures:
+    return Measures.model_validate_json((place / MEASURES).read_text())
 
 
 def _done(place: Path) -> bool:
-    return (place / "measures.json").is_file()
-
-
-def _read(place: Path, name: str) -> str:
-    return (place / name).read_text()
+    return (place / MEASURES).is_file()
 
 
 def _spread(values: Sequence[float], digits: int) -> str:

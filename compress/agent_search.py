@@ -9,21 +9,19 @@ Fine-tuning follows, by the method of the recipe.
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from compress.data.sampling import batches
 from compress.device import choose_device, placed, reproducible
-from compress.distributed import first_alone, is_first
+from compress.distributed import first_alone, is_first, processes
 from compress.features import as_generator
 from compress.inputs import Inputs
+from compress.kept import once, remembered
 from compress.lineage import write_run
 from compress.looks import make_look
 from compress.loop import Schedule
@@ -90,10 +88,15 @@ def search_pair(
         OSError: A file could not be written.
     """
     generator, judge, out = inputs.teacher.generator, _judge(inputs), folder / FOLDER
+    if (options.neighbours + 1) % processes():
+        raise ValueError(
+            f"neighbours = {options.neighbours} and their centre cannot be shared evenly by "
+            f"{processes()} processes: take another number of either"
+        )
     generator.eval()
     judge.train()  # by the statistics of what it sees, as it learned to judge
     gated = Gated.of(generator, structure(generator)), Gated.of(judge, chain(judge))
-    plan = _remembered(out / PLAN, inputs.run)
+    plan = remembered(out / PLAN, inputs.run)
     if plan is None:
         torch.manual_seed(inputs.recipe.seed)  # the agents' first weights
         players = (
@@ -102,9 +105,12 @@ def search_pair(
         )
         multiples = (profile.channel_multiple, 1)  # the discriminator runs on no device
         if is_first():
-            for player, multiple in zip(players, multiples, strict=True):
+            names = ("the student", "the discriminator (discriminator_reduction)")
+            for player, multiple, name in zip(players, multiples, names, strict=True):
                 # before the training, not after
-                require_reach(player.gated.structure, player.limit, channel_multiple=multiple)
+                require_reach(
+                    player.gated.structure, player.limit, channel_multiple=multiple, of=name
+                )
         _train(inputs, options, players, out, progress)
 
         def harden_both() -> dict[str, Kept]:
@@ -115,7 +121,7 @@ def search_pair(
             return {"generator": painted, "discriminator": judged}
 
         with first_alone():
-            plan = _once(out / PLAN, inputs.run, harden_both)
+            plan = once(out / PLAN, inputs.run, harden_both)
     for name, kept in plan.items():
         log.info("%s: %s", name, {coupling: len(channels) for coupling, channels in kept.items()})
     return (
@@ -167,7 +173,8 @@ def _train(
         ),
         neighbourhood_batches(manifold, sample_at, seed=recipe.seed),
         Schedule(options.steps, options.learning_rate, DECAY_FROM),
-        # a neighbourhood is looked at as a whole, and agents are no generators
+        # a neighbourhood is looked at as a whole (several processes: a share of it each), and
+        # agents are no generators
         replace(
             training.options(seed=recipe.seed),
             betas=BETAS,
@@ -243,7 +250,7 @@ def _limit(
         )
 
     with first_alone():
-        coefficients = _once(out / MEASURED, inputs.run, fit)
+        coefficients = once(out / MEASURED, inputs.run, fit)
     return latency_limit(gated, options.latency_ms, budget.reached, coefficients, image_size=size)
 
 
@@ -253,24 +260,3 @@ def _embedding(options: Agents, judge: nn.Module) -> Embed:
     look = make_look(options.embedding, judge)
     assert look is not None
     return pooled_features(look)
-
-
-def _remembered(path: Path, run: str) -> Any | None:
-    """What a file knows of this run; None where it is not there, or another run's."""
-    if not path.is_file():
-        return None
-    known = json.loads(path.read_text())
-    return known["found"] if known["run"] == run else None
-
-
-def _once(path: Path, run: str, find: Callable[[], Any]) -> Any:
-    """What a file knows of this run, or what is found now and written there."""
-    known = _remembered(path, run)
-    if known is not None:
-        return known
-    found = find()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps({"run": run, "found": found}, indent=1) + "\n")
-    part.replace(path)
-    return found

@@ -12,19 +12,23 @@ from compress.methods.crd import crd
 from compress.methods.cyclegan import CycleWeights, Four, cyclegan
 from compress.methods.data_free import data_free
 from compress.methods.dcd import dcd
-from compress.methods.dgl import dgl, follows, rival_of
 from compress.methods.gcc import gcc
 from compress.methods.l1 import l1
 from compress.methods.likeness import Likeness, Look
-from compress.methods.mggc import fine_tuning
 from compress.methods.omgd import omgd
 from compress.methods.pix2pix import pix2pix
+from compress.methods.rivals import rival_of, rivals
 from compress.methods.teaching import Teaching
 from compress.models.blocks import initialize
 from compress.models.families import Discriminator
 from compress.models.gates import GatedPatchDiscriminator
 from compress.models.synthesizer import Synthesizer
-from compress.networks import TeacherSide, make_discriminator, make_generator
+from compress.networks import (
+    TeacherSide,
+    fresh_discriminator,
+    make_discriminator,
+    make_generator,
+)
 from compress.recipe import TrainRecipe
 from compress.schema.data_free import DataFreeMethod
 from compress.schema.dgl import DglMethod
@@ -32,7 +36,7 @@ from compress.schema.gcc import GccMethod
 from compress.schema.methods import CycleGanLosses, DcdMethod, L1Method, OmgdMethod
 from compress.schema.mggc import MggcMethod
 from compress.schema.students import StudentMethod
-from compress.teachings import fresh_discriminator, make_teaching
+from compress.teachings import make_teaching
 from deploy.artifacts import Task
 
 
@@ -99,13 +103,11 @@ def student_method(
         ValueError: The method needs a network that the recipe does not give, or the data cannot
             teach what it asks.
     """
-    weights = Likeness(**{f: getattr(options, f) for f in Likeness.__dataclass_fields__})
+    weights = options.likeness
     if isinstance(options, DataFreeMethod):
         return _data_free(options, side, student, weights)
-    if isinstance(options, DglMethod):
-        return _dgl(options, side, student, weights, task)
-    if isinstance(options, MggcMethod):
-        return _fine_tuning(options, side, student, weights, task)
+    if isinstance(options, DglMethod | MggcMethod):
+        return _rivals(options, side, student, weights, task)
     teaching = make_teaching(options, side, task=task, crop=crop, score=score)
     look = make_look(options.perceptual, teaching.discriminator)
     teacher = side.generator
@@ -176,39 +178,29 @@ def _gcc(
     )
 
 
-def _dgl(
-    options: DglMethod, side: TeacherSide, student: nn.Module, weights: Likeness, task: Task
+def _rivals(
+    options: DglMethod | MggcMethod,
+    side: TeacherSide,
+    student: nn.Module,
+    weights: Likeness,
+    task: Task,
 ) -> Method:
-    """DGL without its critic, which is the recipe's ``[guidance]``."""
-    assert side.critic is not None  # the recipe's own check
-    alone = task == "teacher_only"
-    return dgl(
-        student,
-        rival_of(side.critic),
-        side.critic,
-        teacher=side.generator if alone or follows(weights) else None,
-        guidance=0.0,
-        adversarial_weight=options.adversarial,
-        likeness=weights,
-        look=make_look(options.perceptual, side.critic),
-        real="teacher" if alone else "truth",
-        every=options.discriminator_every,
-        mode=options.mode,
-    )
-
-
-def _fine_tuning(
-    options: MggcMethod, side: TeacherSide, student: nn.Module, weights: Likeness, task: Task
-) -> Method:
-    judge = side.discriminator or fresh_discriminator(task)
-    return fine_tuning(
-        side.generator,
+    """A game of its own: DGL without its critic, which is ``[guidance]``, or MGGC's fine-tuning."""
+    if isinstance(options, DglMethod):
+        assert side.critic is not None  # the recipe's own check
+        judge, looks, every = rival_of(side.critic), side.critic, options.discriminator_every
+    else:
+        judge, every = side.discriminator or fresh_discriminator(task), 1
+        looks = judge
+    return rivals(
         student,
         judge,
+        teacher=side.generator,
         adversarial_weight=options.adversarial,
         likeness=weights,
-        look=make_look(options.perceptual, judge),
+        look=make_look(options.perceptual, looks),
         real="teacher" if task == "teacher_only" else "truth",
+        every=every,
         mode=options.mode,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from deploy.report.curves import Curve, curves
@@ -21,41 +21,51 @@ Series = Mapping[str, Curve]
 """The numbers of a log by their names."""
 
 
-def read_metrics(metrics: Path) -> Series:
-    """Every number of a ``metrics.jsonl`` over its steps; some are not there at every step.
+def read_metrics(logs: Sequence[Path]) -> Series:
+    """Every number of some ``metrics.jsonl`` over its steps; some are not there at every step.
+
+    Args:
+        logs: Of stages, one after the other; the steps of each are counted on from the one before.
 
     Raises:
         ValueError: No such file, or a line that is not one of a log.
     """
-    if not metrics.is_file():
-        raise ValueError(f"there is no log {metrics}: it is written while a recipe trains")
     steps: dict[str, list[float]] = defaultdict(list)
     values: dict[str, list[float]] = defaultdict(list)
-    for number, row in enumerate(metrics.read_text().splitlines(), start=1):
-        try:
-            numbers = json.loads(row)
-            step = float(numbers.pop("step"))
-            for name, value in numbers.items():
-                steps[name].append(step)
-                values[name].append(float(value))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"line {number} of {metrics} is none of a log ({error})") from error
+    before = last = 0.0
+    for metrics in logs:
+        if not metrics.is_file():
+            raise ValueError(f"there is no log {metrics}: it is written while a recipe trains")
+        for number, row in enumerate(metrics.read_text().splitlines(), start=1):
+            try:
+                numbers = json.loads(row)
+                last = before + float(numbers.pop("step"))
+                for name, value in numbers.items():
+                    steps[name].append(last)
+                    values[name].append(float(value))
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise ValueError(
+                    f"line {number} of {metrics} is none of a log ({error})"
+                ) from error
+        before = last
     return {name: Curve(name, steps[name], values[name]) for name in steps}
 
 
-def write_curves(metrics: Path, out: Path) -> None:
+def write_curves(logs: Sequence[Path], out: Path) -> None:
     """One page with the balance of a training: discriminators' losses, gaps, and open gates.
 
     A discriminator's loss that goes to zero has won, and its generator learns nothing more from it.
 
+    Where a training was too short for any of that, there is no page.
+
     Args:
-        metrics: The log, ``metrics.jsonl``.
+        logs: ``metrics.jsonl`` of its stages, in order.
         out: The HTML page.
 
     Raises:
-        ValueError: The log cannot be read, or is of a training without a discriminator.
+        ValueError: A log cannot be read.
     """
-    series = read_metrics(metrics)
+    series = read_metrics(logs)
     figures: list[Node] = []
     games = [c for name, c in series.items() if name.split("/")[0].endswith("discriminator")]
     games = [c for c in games if "/adversarial" in c.name][:MOST]
@@ -98,10 +108,7 @@ def write_curves(metrics: Path, out: Path) -> None:
             )
         )
     if not figures:
-        raise ValueError(
-            f"{metrics} has no loss of a discriminator and no gates to draw: its losses are "
-            f"{', '.join(sorted(series)) or 'none'}"
-        )
+        return
     page = document("Balance of a training", STYLE, [element("h1", {}, "Balance"), *figures])
     part = out.with_name(f".{out.name}")
     part.write_text(page)

@@ -11,10 +11,6 @@ from torch import nn
 
 from compress.assemble import student_method
 from compress.curves import write_curves
-from compress.data.dataset import Dataset
-from compress.data.held_out import set_aside
-from compress.data.sampling import batches
-from compress.device import batch_threads
 from compress.distributed import is_first
 from compress.inputs import Inputs
 from compress.lineage import write_run
@@ -26,7 +22,6 @@ from compress.models.families import specification
 from compress.samples import choose_samples
 from compress.schema.data_free import DataFreeMethod
 from compress.schema.dgl import Guidance
-from compress.schema.gcc import GccMethod
 from compress.schema.methods import Taught
 from compress.score import domain_score
 from compress.stage import METRICS, Progress, run_stage
@@ -98,25 +93,14 @@ def distill(
             source = source.after(first.steps)
         method, name = both, f"{name}, guided"
     _stage(inputs, name, method, source, schedule, student, folder, progress)
-    if is_first() and isinstance(recipe.method, GccMethod):
-        write_curves(folder / METRICS, folder / CURVES)
+    if is_first() and any(u.network.endswith("discriminator") for u in method.updates):
+        logs = [folder / ALONE / METRICS, folder / METRICS]
+        write_curves([log for log in logs if log.is_file()], folder / CURVES)
     followed = method.networks.get("followed")
     if isinstance(followed, BestSoFar):
         # the teacher that the student is compared with is the one that it followed
         inputs.teacher.generator.load_state_dict(followed.best.state_dict())
     return method.networks
-
-
-def photo_batches(inputs: Inputs, dataset: Dataset) -> BatchAt:
-    """Batches of a data set as the recipe cuts them."""
-    training = inputs.recipe.training
-    return batches(
-        dataset,
-        size=training.crop,
-        batch_size=training.batch_size,
-        seed=inputs.recipe.seed,
-        workers=batch_threads(),
-    )
 
 
 def _stage(
@@ -148,7 +132,7 @@ def _stage(
 
 def _parted(guidance: Guidance, schedule: Schedule) -> tuple[Schedule, Schedule]:
     """The steps before the second critic, at the full rate, and those with it."""
-    alone = round(guidance.alone * schedule.steps)
+    alone = min(round(guidance.alone * schedule.steps), schedule.steps - 1)
     rest = schedule.steps - alone
     falls = max(0.0, schedule.decay_from * schedule.steps - alone) / rest
     return (
@@ -168,12 +152,8 @@ def _source(inputs: Inputs) -> _Source:
                 seed=recipe.seed,
             )
         )
-    if isinstance(options, GccMethod):
-        learned_from, aside = set_aside(
-            inputs.train, options.held_out, cache_mib=recipe.data.cache_mib
-        )
-        return _Source(photo_batches(inputs, learned_from), photo_batches(inputs, aside))
-    return _Source(photo_batches(inputs, inputs.train))
+    aside = None if inputs.aside is None else inputs.batches(inputs.aside)
+    return _Source(inputs.batches(), aside)
 
 
 def _method(inputs: Inputs, student: nn.Module, *, steps: int) -> Method:

@@ -67,11 +67,21 @@ def round_inputs(x: Tensor) -> Tensor:
         x: (B, C, H, W). Zero stays zero, so that padding stays what it is.
     """
     low, high = torch.aminmax(x.detach())
-    low, high = low.clamp(max=0), high.clamp(min=0)
+    return _straight_through(x, between(x, low.clamp(max=0), high.clamp(min=0)))
+
+
+def between(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """The values of 8 bits that are nearest, with a zero point; what is outside is cut off.
+
+    Args:
+        x: Of any shape; no gradient passes.
+        low: The lowest value, 0 or less.
+        high: The highest, 0 or more.
+    """
     step = (high - low) / INPUT_STEPS
     zero = -_steps(low, step)
     steps = (_steps(x, step) + zero).clamp(0, INPUT_STEPS)
-    return _straight_through(x, (steps - zero) * step)
+    return (steps - zero) * step
 
 
 class Int8Conv2d(nn.Conv2d):

@@ -9,7 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from compress.models.families import Generator
+from compress.models.generators import ResnetGenerator
+from compress.models.mobile import DeepestMobileGenerator, MobileResnetGenerator
 from compress.models.modes import evaluating
+
+RESNETS = (ResnetGenerator, MobileResnetGenerator)
 
 
 def forward_with_features(
@@ -58,8 +62,34 @@ def as_generator(network: nn.Module) -> Generator:
     raise ValueError(f"{type(network).__name__} is no generator: it has no taps and no scale")
 
 
-def tap_channels(teacher: nn.Module, student: nn.Module) -> tuple[tuple[int, int], ...]:
+def counterparts(teacher: nn.Module, student: nn.Module) -> Sequence[str]:
+    """Layers of the student to compare with the teacher's taps, one for each.
+
+    A ResNet that lost blocks has fewer taps of its own; it is looked at after the same share of the
+    blocks it has.
+    """
+    theirs, ours = as_generator(teacher).taps, as_generator(student).taps
+    if (
+        len(theirs) == len(ours)
+        or not isinstance(student, RESNETS)
+        or not isinstance(teacher, (*RESNETS, DeepestMobileGenerator))
+    ):
+        return ours
+    blocks, first = len(student.widths.inner), _index(ours[0])
+    depths = [_index(tap) - _index(theirs[0]) for tap in theirs]
+    deepest = max(depths[-1], 1)
+    return tuple(f"model.{first + round(blocks * depth / deepest)}" for depth in depths)
+
+
+def tap_channels(
+    teacher: nn.Module, student: nn.Module, layers: Sequence[str]
+) -> tuple[tuple[int, int], ...]:
     """(teacher's, student's) channels of each tap, from a dry run rather than from a formula.
+
+    Args:
+        teacher: Looked at where its taps are.
+        student: Looked at behind the layers.
+        layers: From `counterparts`.
 
     Raises:
         ValueError: The two have another number of taps, or feature maps of other sizes.
@@ -68,15 +98,19 @@ def tap_channels(teacher: nn.Module, student: nn.Module) -> tuple[tuple[int, int
     device = next(student.parameters()).device
     probe = torch.zeros(1, 3, step * -(-64 // step), step * -(-64 // step), device=device)
     shapes = []
-    for network in (teacher, student):
+    for network, names in ((teacher, as_generator(teacher).taps), (student, layers)):
         with evaluating(network), torch.no_grad():
-            _, features = forward_with_features(network, probe, as_generator(network).taps)
+            _, features = forward_with_features(network, probe, names)
         shapes.append([tuple(x.shape) for x in features])
     theirs, ours = shapes
     if [s[2:] for s in theirs] != [s[2:] for s in ours]:
         raise ValueError(
             f"feature maps do not fit: {type(teacher).__name__} has {[s[2:] for s in theirs]}, "
             f"{type(student).__name__} has {[s[2:] for s in ours]}; take a student of the same "
-            "family, or l1"
+            "family, or a method that compares images alone, such as l1"
         )
     return tuple((t[1], s[1]) for t, s in zip(theirs, ours, strict=True))
+
+
+def _index(tap: str) -> int:
+    return int(tap.rpartition(".")[2])

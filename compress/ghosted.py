@@ -17,7 +17,6 @@ from compress.lineage import write_run
 from compress.looks import make_look
 from compress.loop import BatchAt, Schedule
 from compress.methods.ghost import ghost
-from compress.methods.likeness import Likeness
 from compress.methods.teaching import frozen
 from compress.precision_plan import Precisions, choose_precisions
 from compress.samples import choose_samples
@@ -71,7 +70,7 @@ def ghosted(
         int8=precisions.int8,
         attention_weight=options.attention,
         open_share=options.open_share,
-        likeness=Likeness(**{f: getattr(options, f) for f in Likeness.__dataclass_fields__}),
+        likeness=options.likeness,
         look=make_look(options.perceptual, None),
     )
     if is_first():

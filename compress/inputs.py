@@ -7,8 +7,12 @@ from dataclasses import dataclass
 import torch
 
 from compress.data.dataset import Dataset
+from compress.data.held_out import set_aside
+from compress.data.sampling import batches
+from compress.device import batch_threads
 from compress.features import as_generator
 from compress.lineage import recipe_digest, text_digest, versions
+from compress.loop import BatchAt
 from compress.networks import (
     TeacherSide,
     teacher_digests,
@@ -16,6 +20,7 @@ from compress.networks import (
 )
 from compress.recipe import CompressRecipe
 from compress.schema.data_free import DataFreeMethod
+from compress.schema.gcc import GccMethod
 from devices.profile import DeviceProfile
 
 
@@ -25,12 +30,14 @@ class Inputs:
 
     Attributes:
         photos: Images to learn from; None where the recipe looks at none.
+        aside: Training images for gates alone, which are not among ``photos``; None without gates.
         test: Held-back images.
     """
 
     recipe: CompressRecipe
     teacher: TeacherSide
     photos: Dataset | None
+    aside: Dataset | None
     test: Dataset
     lineage: dict[str, str]
 
@@ -62,13 +69,33 @@ class Inputs:
         if narrowing is not None and narrowing.latency_ms is not None:
             # the widths follow from a measurement under this profile
             lineage["profile"] = f"sha256:{text_digest(profile.model_dump_json())}"
-        return cls(recipe, teacher, photos, test, lineage)
+        aside = None
+        if photos is not None and isinstance(recipe.method, GccMethod):
+            photos, aside = set_aside(
+                photos, recipe.method.held_out, cache_mib=recipe.data.cache_mib
+            )
+        return cls(recipe, teacher, photos, aside, test, lineage)
 
     @property
     def train(self) -> Dataset:
         """Images to learn from, for the stages that need them."""
         assert self.photos is not None, "the recipe allows no stage that looks at images"
         return self.photos
+
+    def batches(self, dataset: Dataset | None = None) -> BatchAt:
+        """Batches of a data set, by default of all there is to learn from, as the recipe cuts them.
+
+        Args:
+            dataset: Another one.
+        """
+        training = self.recipe.training
+        return batches(
+            self.train if dataset is None else dataset,
+            size=training.crop,
+            batch_size=training.batch_size,
+            seed=self.recipe.seed,
+            workers=batch_threads(),
+        )
 
     @property
     def run(self) -> str:

@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from compress.data.dataset import Dataset
+from compress.data.held_out import set_aside
 from compress.data.sampling import to_tensor
 from compress.export import calibration_crops
+from compress.fake_quant import between
 from compress.methods.data_free import noise_of
 from compress.methods.statistics import before
 from compress.models.modes import evaluating
@@ -31,8 +33,9 @@ log = logging.getLogger(__name__)
 
 JUDGES = 8
 """Crops of held-back images that the cost is measured on; as many as order deploy's INT8 graphs."""
-LEVELS = 255
-"""Steps of 8 bits from the smallest to the largest value of a range."""
+
+CACHE_MIB = 256.0
+"""Memory for decoded held-back images, MiB."""
 
 Ranges = Mapping[str, tuple[float, float]]
 """Smallest and largest value that enters a layer, by its name; 0 lies between them."""
@@ -107,10 +110,11 @@ def calibration_images(
             f"the synthesizer's images are unfit ({error}): train longer, or set calibrate = "
             '"photos" in [method]'
         ) from error
-    real, judges = (
-        calibration_crops(held_back, count=images, size=size, seed=drawn)
-        for images, drawn in ((count, seed), (JUDGES, seed + 1))
-    )
+    # who is calibrated on images is not judged by them, where there is more than one
+    halves = set_aside(held_back, 0.5, cache_mib=CACHE_MIB) if len(held_back.names) > 1 else None
+    for_ranges, for_judges = halves or (held_back, held_back)
+    real = calibration_crops(for_ranges, count=count, size=size, seed=seed)
+    judges = calibration_crops(for_judges, count=JUDGES, size=size, seed=seed + 1)
     log.warning("%s", calibration_cost(student, pixels, real, judges).warning)
     return pixels
 
@@ -185,13 +189,11 @@ def _rounded(student: nn.Module, images: Pixels, ranges: Ranges) -> NDArray[np.f
 
 def _rounder(bounds: tuple[float, float]) -> Hook:
     """Rounds what enters a layer to 8 bits between two bounds, as asymmetric quantizers do."""
-    low, high = bounds
-    step = (high - low) / LEVELS or 1.0
-    zero = round(-low / step)  # so that 0, which pads images, stays 0
+    low, high = torch.tensor(bounds)
 
     def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        levels = ((inputs[0] / step).round() + zero).clamp(0, LEVELS)
-        return (levels - zero) * step, *inputs[1:]
+        x = inputs[0]
+        return between(x, low.to(x.device), high.to(x.device)), *inputs[1:]
 
     return hook
 

@@ -31,9 +31,10 @@ def make_look(name: Perceptual, discriminator: nn.Module | None) -> Look | None:
             "take vgg16 or alexnet"
         )
     judge = cast(nn.Module, discriminator)
-    features = discriminator_features(judge)
+    features = discriminator_features(judge)  # hooks in the discriminator as it is
 
     def look(batch: Batch, image: Tensor) -> tuple[Tensor, ...]:
+        judge.to(image.device)  # a critic that nobody trains stays where it was read
         return features.features(see(judge, batch, image))
 
     return look

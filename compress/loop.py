@@ -7,6 +7,7 @@ not know which one it is running.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -15,6 +16,7 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from compress.device import mover
 from compress.distributed import average, rank, share, statistics, take_from_first
@@ -254,20 +256,41 @@ def _step(
     losses: Losses = {}
     for update in due:
         parts, optimizer = batches[update.split], optimizers[update.network]
-        if len(parts) == 1:
-            if update.split not in shared:
-                shared[update.split] = method.forward(parts[0])
-            applied = apply_update(update, shared[update.split], optimizer)
-        else:
-            passes = _passes(method, parts, dict(found.setdefault(update.split, {})))
-            if update is not due[-1]:
-                for parameter in (p for group in optimizer.param_groups for p in group["params"]):
-                    for weights in found.values():
-                        weights.setdefault(parameter, parameter.detach().clone())
-            applied = apply_to_parts(update, passes, optimizer)
+        with _unmoved(method) if update.split == "held_out" else contextlib.nullcontext():
+            if len(parts) == 1:
+                if update.split not in shared:
+                    shared[update.split] = method.forward(parts[0])
+                applied = apply_update(update, shared[update.split], optimizer)
+            else:
+                passes = _passes(method, parts, dict(found.setdefault(update.split, {})))
+                if update is not due[-1]:
+                    moving = (p for group in optimizer.param_groups for p in group["params"])
+                    for parameter in moving:
+                        for weights in found.values():
+                            weights.setdefault(parameter, parameter.detach().clone())
+                applied = apply_to_parts(update, passes, optimizer)
         logged = applied if update.watch is None else applied | update.watch()
         losses |= {f"{update.network}/{name}": number for name, number in logged.items()}
     return losses
+
+
+@contextlib.contextmanager
+def _unmoved(method: Method) -> Iterator[None]:
+    """Held-out batches leave no trace in running means and variances."""
+    norms = [
+        module
+        for network in method.networks.values()
+        for module in network.modules()
+        if isinstance(module, _NormBase)
+    ]
+    before = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, before, strict=True):
+            norm.momentum = momentum
 
 
 def _passes(

@@ -136,6 +136,13 @@ def make_discriminator(shape: DiscriminatorShape, task: Task) -> nn.Module:
     return initialize(kind(channels, shape.width, norm=shape.norm))
 
 
+def fresh_discriminator(task: Task, width: int = 64) -> nn.Module:
+    """A PatchGAN that has learned nothing, for a game that has none."""
+    return make_discriminator(
+        DiscriminatorShape(family="patchgan", width=width, norm="instance"), task
+    )
+
+
 def learns_statistics(shape: GeneratorShape) -> bool:
     """Whether a generator's BatchNorm learns statistics; families without any have no say."""
     return getattr(shape, "batch_statistics", "batch") == "batch"

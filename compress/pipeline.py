@@ -22,7 +22,6 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from compress.distillation import photo_batches
 from compress.distributed import first_alone, is_first
 from compress.export import calibration_crops, lpips_for
 from compress.features import as_generator
@@ -30,6 +29,7 @@ from compress.finish import finished
 from compress.ghosted import ghosted
 from compress.inputs import Inputs
 from compress.invented import calibration_images
+from compress.looks import make_look
 from compress.recipe import CompressRecipe
 from compress.stage import Progress
 from compress.students import make_student
@@ -70,13 +70,16 @@ def run(
     size = recipe.image_size * as_generator(inputs.teacher.generator).scale
     with first_alone():  # before hours of training, not after
         lpips = lpips_for(recipe.floor, size=size)
+        if recipe.ghost is not None:
+            make_look(recipe.ghost.perceptual, None)
     torch.manual_seed(recipe.seed)
     train = out.with_name("train")
     student, networks = make_student(inputs, profile, train, progress)
     precisions = None
     if recipe.ghost is not None:
-        batch_at = photo_batches(inputs, inputs.train)
-        precisions = ghosted(inputs, recipe.ghost, student, batch_at, train / "ghost", progress)
+        precisions = ghosted(
+            inputs, recipe.ghost, student, inputs.batches(), train / "ghost", progress
+        )
     with first_alone():
         if is_first():
             calibration = _calibration(inputs, student, networks)

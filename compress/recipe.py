@@ -19,6 +19,7 @@ from compress.schema.pruning import LOOKING, Pruning
 from compress.schema.students import StudentMethod
 from compress.schema.training import Training
 from deploy.artifacts import QualityFloor
+from deploy.calibration import FEWEST
 from devices.profile import Frozen, read_toml
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -55,7 +56,7 @@ class CompressRecipe(Frozen):
 
     Attributes:
         image_size: Height and width that costs are counted at and goldens are cut to, in pixels.
-        calibration_images: Crops of training images to quantize with.
+        calibration_images: Crops of training images to quantize with; without images, invented.
         pruning: Makes the student from the teacher.
         student: Or a fresh network of this shape.
         slimming: Or what sparse training leaves of ``student``, or of the teacher.
@@ -113,6 +114,16 @@ class CompressRecipe(Frozen):
                 f"importance {self.pruning.importance!r} looks at images, and data_free has none: "
                 "take magnitude or scale"
             )
+        if self.calibration_images < FEWEST:
+            raise ValueError(
+                f"calibration_images = {self.calibration_images}: ranges of so few images are a "
+                f"matter of luck, take {FEWEST} or more"
+            )
+        if self.method.statistics and self.training.compile:
+            raise ValueError(
+                "compile = true hides the BatchNorms whose statistics data_free looks at: leave "
+                "compile out, or statistics"
+            )
         for table in ("slimming", "agents", "ghost"):
             if getattr(self, table) is not None:
                 raise ValueError(
@@ -131,21 +142,44 @@ class CompressRecipe(Frozen):
 
     @model_validator(mode="after")
     def _crop_fits_method(self) -> CompressRecipe:
-        resnet = self.data.task != "super_resolution"
-        if isinstance(self.method, DcdMethod) and resnet and self.training.crop < DCD_SMALLEST_CROP:
+        method, crop = self.method, self.training.crop
+        through = isinstance(method, DcdMethod | GccMethod) and method.dcd > 0
+        if through and self.data.task != "super_resolution" and crop < DCD_SMALLEST_CROP:
             raise ValueError(
                 f"dcd shows feature maps of a quarter of the crop to the discriminator: crop = "
-                f"{self.training.crop} is too small, take {DCD_SMALLEST_CROP} or more"
+                f"{crop} is too small, take {DCD_SMALLEST_CROP} or more"
             )
         return self
 
     @model_validator(mode="after")
-    def _ghost_has_a_truth(self) -> CompressRecipe:
-        paired = self.data.task in ("paired", "super_resolution")
-        if self.ghost is not None and self.ghost.reconstruction and not paired:
+    def _truth_is_there(self) -> CompressRecipe:
+        if self.data.task in ("paired", "super_resolution"):
+            return self
+        for table in ("method", "ghost"):
+            options = getattr(self, table)
+            if options is not None and options.reconstruction:
+                raise ValueError(
+                    f"{self.data.kind} data hold no truth for {table}.reconstruction = "
+                    f"{options.reconstruction:g}: leave it out, imitation follows the teacher"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _slimming_is_heard(self) -> CompressRecipe:
+        if self.slimming is None:
+            return self
+        if self.data.task == "unpaired":
+            idle = sorted({"adversarial", "reconstruction"} & self.slimming.model_fields_set)
+            if idle:
+                raise ValueError(
+                    f"unpaired data are slimmed as a CycleGAN, with its own weights: leave "
+                    f"{' and '.join(idle)} out of [slimming]"
+                )
+        start = getattr(self.student, "initialization", "normal")
+        if start == "identity" and self.slimming.weights == "initialize":
             raise ValueError(
-                f"{self.data.kind} data hold no truth for ghost.reconstruction = "
-                f"{self.ghost.reconstruction:g}: leave it out, imitation is of the student itself"
+                "slimming.weights = 'initialize' draws fresh weights, and student.initialization = "
+                "'identity' wants others: leave one of them out"
             )
         return self
 

@@ -10,8 +10,6 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from compress.data.sampling import batches
-from compress.device import batch_threads
 from compress.distributed import is_first
 from compress.inputs import Inputs
 from compress.lineage import write_run
@@ -19,14 +17,13 @@ from compress.loop import Method
 from compress.methods.cyclegan import Four, cyclegan
 from compress.methods.pix2pix import pix2pix
 from compress.models.families import specification
-from compress.networks import learns_statistics, make_discriminator, make_generator
-from compress.pruning.bisection import bisect, slimmed
+from compress.networks import fresh_discriminator, learns_statistics, make_generator
+from compress.pruning.bisection import bisect, require_reach, slimmed
 from compress.pruning.budget import Budget, macs_budget, params_budget
 from compress.pruning.prune import renewed
 from compress.pruning.sparsity import sparse, standing
 from compress.pruning.structure import structure
 from compress.schema.gcc import Slimming
-from compress.schema.networks import DiscriminatorShape
 from compress.stage import Progress, run_stage
 from deploy.artifacts import Task
 from devices.profile import DeviceProfile
@@ -65,19 +62,14 @@ def slim_student(
     if shape is not None:
         learns = learns_statistics(shape)
     network.train(learns)
+    _require_reach(options, network, teacher, profile, image_size=recipe.image_size)
     place = folder / FOLDER
     if is_first():
         write_run(place, recipe)
     run_stage(
         f"{recipe.name}: sparsity",
         sparse_method(options, network, task=recipe.data.task, crop=recipe.training.crop),
-        batches(
-            inputs.train,
-            size=recipe.training.crop,
-            batch_size=recipe.training.batch_size,
-            seed=recipe.seed,
-            workers=batch_threads(),
-        ),
+        inputs.batches(),
         replace(recipe.training.schedule(), steps=options.steps),
         # an average would hide what the penalty has done in the last steps
         replace(recipe.training.options(seed=recipe.seed), ema=0.0),
@@ -141,9 +133,10 @@ def sparse_method(options: Slimming, network: nn.Module, *, task: Task, crop: in
             "[slimming] trains against a truth, and photos have none: take [pruning], whose "
             "channels are ranked as the teacher has them"
         )
-    judge = _judge(options, task)
+    width = options.discriminator_width
+    judge = fresh_discriminator(task, width)
     if task == "unpaired":
-        four = Four(network, renewed(network), judge, _judge(options, task))
+        four = Four(network, renewed(network), judge, fresh_discriminator(task, width))
         method = cyclegan(four, image_shape=(3, crop, crop), mode=options.mode)
     else:
         method = pix2pix(
@@ -156,10 +149,22 @@ def sparse_method(options: Slimming, network: nn.Module, *, task: Task, crop: in
     return sparse(method, "generator", network, kind=options.by, weight=options.penalty)
 
 
-def _judge(options: Slimming, task: Task) -> nn.Module:
-    width = options.discriminator_width
-    shape = DiscriminatorShape(family="patchgan", width=width, norm="instance")
-    return make_discriminator(shape, task)
+def _require_reach(
+    options: Slimming,
+    network: nn.Module,
+    teacher: nn.Module,
+    profile: DeviceProfile,
+    *,
+    image_size: int,
+) -> None:
+    whole = structure(network)
+    require_reach(
+        network,
+        whole,
+        standing(network, whole, options.by),
+        _budget(options, teacher, image_size),
+        channel_multiple=profile.channel_multiple,
+    )
 
 
 def _budget(options: Slimming, teacher: nn.Module, image_size: int) -> Budget:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from compress.agent_search import search_pair
-from compress.distillation import distill, photo_batches
+from compress.distillation import distill
 from compress.distributed import first_alone
 from compress.inputs import Inputs
 from compress.networks import learns_statistics, make_generator
@@ -78,7 +78,7 @@ def _pruned(
     recipe, side, student = inputs.recipe, inputs.teacher, inputs.teacher.generator
     ranking = ranking_of(
         options,
-        photo_batches(inputs, inputs.train) if options.importance in LOOKING else None,
+        inputs.batches() if options.importance in LOOKING else None,
         side.discriminator,
         fresh_discriminator=side.fresh_discriminator,
         seed=recipe.seed,

@@ -11,10 +11,9 @@ from compress.methods.cyclegan import Four, cyclegan_teaching
 from compress.methods.omgd import wider_and_deeper
 from compress.methods.teaching import Teaching, frozen, judged
 from compress.models.discriminators import SharedPatchDiscriminator
-from compress.networks import TeacherSide, make_discriminator
+from compress.networks import TeacherSide, fresh_discriminator
 from compress.schema.gcc import GccMethod
 from compress.schema.methods import CrdMethod, OmgdMethod, Taught
-from compress.schema.networks import DiscriminatorShape
 from compress.schema.students import StudentMethod
 from deploy.artifacts import Task
 
@@ -84,10 +83,3 @@ def _four(side: TeacherSide) -> Four:
             "and back_discriminator in [teacher]; or online_teacher = false"
         )
     return Four(side.generator, side.back, side.discriminator, side.back_discriminator)
-
-
-def fresh_discriminator(task: Task) -> nn.Module:
-    """A PatchGAN that has learned nothing, for a teacher that has none."""
-    return make_discriminator(
-        DiscriminatorShape(family="patchgan", width=64, norm="instance"), task
-    )

@@ -198,7 +198,8 @@ def _quantize(
     calibration = describe_calibration(pixels)
     keep: list[str] = []
     if PLAN in export.manifest.sha256:
-        keep = float_layers(read_plan(export.path / PLAN, graphs[0][1]))
+        digest = export.manifest.sha256[export.model.name]
+        keep = float_layers(read_plan(export.path / PLAN, graphs[0][1], digest))
     floor, spec = export.manifest.floor, export.manifest.model.pixels
     quantizing = Quantizing(
         calibration=pixels,

@@ -54,7 +54,7 @@ class Ranking:
         rho: Spearman's rank correlation, -1 to 1: 1 where the orders agree, 0 where they have
             nothing to do with each other.
         chance: Share of shuffled orders that correlate as much or more, in either direction.
-        unmeasured: Layers of the plan that nobody measured: in the bundle they were float.
+        unmeasured: Layers of the plan that nobody measured: they were float before anybody could.
     """
 
     layers: tuple[Ranked, ...]
@@ -162,7 +162,7 @@ def show_ranking(console: Console, bundle: Path, export: Path) -> int:
     )
     if ranking.unmeasured:
         console.print(
-            "not measured, because the plan keeps them in float: "
+            "not measured, because the plan or the quantizer keeps them in float: "
             f"{escape(', '.join(ranking.unmeasured))}"
         )
     return 0
@@ -188,4 +188,5 @@ def _read(
             f"{bundle.path} holds no measured layers: deploy {export.path} again, for a device "
             "whose profile has int8"
         )
-    return read_plan(export.path / PLAN, onnx.load(export.model)), evidence.sensitivity
+    digest = export.manifest.sha256[export.model.name]
+    return read_plan(export.path / PLAN, onnx.load(export.model), digest), evidence.sensitivity

@@ -17,7 +17,7 @@ from deploy.rewiring import nearest
 from devices.profile import Frozen, explain
 
 PLAN = "precision_plan.json"
-AGAIN = "make the export again with pocketgan compress, or remove the file"
+AGAIN = "make the export again with pocketgan compress"
 
 
 class LayerPrecision(Frozen):
@@ -50,22 +50,25 @@ class PrecisionPlan(Frozen):
     mean_bits: PositiveFloat
 
 
-def read_plan(path: Path, model: onnx.ModelProto) -> PrecisionPlan:
+def read_plan(path: Path, model: onnx.ModelProto, digest: str) -> PrecisionPlan:
     """Read a plan and check that it is one for this student.
 
     Args:
         path: ``precision_plan.json``.
         model: The float student.
+        digest: SHA-256 of its file, in hex.
 
     Raises:
-        ValueError: Not a plan, a layer that the student has not (the message has the nearest that
-            it has), or one named twice.
+        ValueError: Not a plan, one for another student, a layer that the student has not (the
+            message has the nearest that it has), or one named twice.
         OSError: The file cannot be read.
     """
     try:
         plan = PrecisionPlan.model_validate_json(path.read_bytes())
     except ValidationError as error:
         raise ValueError(f"{path}: {explain(error, PrecisionPlan)}; {AGAIN}") from error
+    if plan.model not in (None, f"sha256:{digest}"):
+        raise ValueError(f"{path} is for {plan.model}, and the student is sha256:{digest}; {AGAIN}")
     known = [node.name for node in model.graph.node if node.op_type in LAYERS]
     seen: set[str] = set()
     for entry in plan.layers:

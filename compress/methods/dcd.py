@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from compress.features import as_generator, tap_channels
+from compress.features import counterparts, tap_channels
 from compress.loop import Losses, Method, Outputs
 from compress.losses import AdversarialMode, generator_loss
 from compress.methods.likeness import Likeness, Look, likeness_losses
@@ -100,8 +100,9 @@ def dcd(
     discriminator = teaching.discriminator
     if not isinstance(discriminator, Discriminator):
         raise ValueError("dcd looks through a discriminator, and this teaching has none to give")
+    layers = counterparts(teacher, student)
     feature_loss = DiscriminatorFeatureLoss(
-        tap_channels(teacher, student), discriminator.features, discriminator.channels
+        tap_channels(teacher, student, layers), discriminator.features, discriminator.channels
     )
 
     def objective(outputs: Outputs) -> Losses:
@@ -112,5 +113,4 @@ def dcd(
             losses["dcd"] = dcd_weight * features
         return losses | likeness_losses(outputs, likeness, look)
 
-    taps = as_generator(student).taps
-    return distillation(teaching, student, objective, layers=taps, helpers=feature_loss)
+    return distillation(teaching, student, objective, layers=layers, helpers=feature_loss)

@@ -18,18 +18,16 @@ import copy
 from collections.abc import Callable
 from dataclasses import replace
 
-import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from compress.loop import Batch, Losses, Method, Outputs, Update
+from compress.loop import Losses, Method, Outputs
 from compress.losses import AdversarialMode, generator_loss
-from compress.methods.likeness import Likeness, Look, likeness_losses
-from compress.methods.pix2pix import discriminator_losses, see, truth
+from compress.methods.likeness import Likeness, Look
+from compress.methods.pix2pix import see
+from compress.methods.rivals import rivals
 from compress.methods.teaching import Adversary
-from compress.models.blocks import initialize
 from compress.models.discriminators import SharedPatchDiscriminator
-from compress.models.families import build, specification
 
 ALPHA = 0.1
 """Weight of the second critic in the paper."""
@@ -40,8 +38,8 @@ def dgl(
     discriminator: nn.Module,
     critic: nn.Module,
     *,
-    teacher: nn.Module | None = None,
     guidance: float = ALPHA,
+    teacher: nn.Module | None = None,
     adversarial_weight: float = 1.0,
     likeness: Likeness = Likeness(reconstruction=100.0),  # noqa: B008  frozen
     look: Look | None = None,
@@ -49,64 +47,38 @@ def dgl(
     every: int = 1,
     mode: AdversarialMode = "lsgan",
 ) -> Method:
-    """A GAN of the student and its own discriminator, guided by the teacher's.
-
-    With ``guidance`` = 0 this is the paper's first stage, otherwise its second: the same student
-    and discriminator go from one into the other.
+    """The paper's second stage: `compress.methods.rivals.rivals`, which is its first, and a critic.
 
     Args:
         student: Generator that learns.
-        discriminator: The student's own, from `rival_of` if it begins; learns to tell what is real
-            from the student's images.
-        critic: The teacher's, trained. Copied, so that it may go on learning elsewhere.
-        teacher: Generator to compare with, where something is; None: it is never run.
-        guidance: Weight of the critic's adversarial loss (the paper's alpha); 0: no critic.
+        discriminator: The student's own; from `compress.methods.rivals.rival_of` if it begins.
+        critic: The teacher's, trained.
+        guidance: Weight of the critic's adversarial loss (the paper's alpha).
+        teacher: As in `rivals`, like all that follow.
         adversarial_weight: Weight of deceiving the student's own discriminator.
         likeness: Weights of the comparisons of images.
         look: Perceptual features, where a weight needs them.
-        real: What the discriminator calls real: the truth, or the teacher's images.
+        real: What the discriminator calls real.
         every: Steps between updates of the discriminator. (The paper's code takes several of them
             for one of the generator, on CIFAR four.)
         mode: Form of the adversarial losses. The paper's is the hinge, which is without bound: a
             critic that stands still pays a student for ever more of what it once took for real.
 
     Raises:
-        ValueError: Something is compared with a teacher, and there is none; or as `guided`.
+        ValueError: As `rivals` and `guided`.
     """
-    if teacher is None and (real == "teacher" or follows(likeness)):
-        raise ValueError(
-            f"{likeness} with real = {real!r} looks at a teacher's images, and dgl was given no "
-            "teacher: give it one, or keep to reconstruction, total_variation and the truth"
-        )
-
-    def forward(batch: Batch) -> Outputs:
-        image = student(batch.source)
-        if teacher is None:
-            return Outputs(batch, teacher=image.detach(), student=image)
-        with torch.no_grad():
-            return Outputs(batch, teacher=teacher(batch.source), student=image)
-
-    def discriminator_objective(outputs: Outputs) -> Losses:
-        batch = outputs.batch
-        true = truth(batch) if real == "truth" else outputs.teacher
-        return discriminator_losses(discriminator, batch, true, outputs.student, mode)
-
-    def objective(outputs: Outputs) -> Losses:
-        losses = likeness_losses(outputs, likeness, look)
-        if adversarial_weight:
-            scores = discriminator(see(discriminator, outputs.batch, outputs.student)).float()
-            losses["adversarial"] = adversarial_weight * generator_loss(scores, mode)
-        return losses
-
-    method = Method(
-        networks={"discriminator": discriminator, "student": student},
-        forward=forward,
-        updates=(
-            Update("discriminator", discriminator_objective, every=every),
-            Update("student", objective),
-        ),
+    method = rivals(
+        student,
+        discriminator,
+        teacher=teacher,
+        adversarial_weight=adversarial_weight,
+        likeness=likeness,
+        look=look,
+        real=real,
+        every=every,
+        mode=mode,
     )
-    return guided(method, critic, weight=guidance, mode=mode) if guidance else method
+    return guided(method, critic, weight=guidance, mode=mode)
 
 
 def guided(
@@ -161,15 +133,6 @@ def guided(
     )
 
 
-def rival_of(critic: nn.Module) -> nn.Module:
-    """A discriminator of the critic's shape with fresh weights: the student's own, to begin with.
-
-    Raises:
-        ValueError: The critic belongs to no family that can be built.
-    """
-    return initialize(build(specification(critic)))
-
-
 def _standing_still(critic: nn.Module) -> nn.Module:
     """A copy that nothing moves, neither weights nor statistics."""
     still = copy.deepcopy(critic).requires_grad_(False).train()
@@ -178,8 +141,3 @@ def _standing_still(critic: nn.Module) -> nn.Module:
             # it judges by the statistics of a batch, as it was trained to, and keeps none of them
             module.momentum = 0.0
     return still
-
-
-def follows(likeness: Likeness) -> bool:
-    """Whether something is compared with a teacher's image."""
-    return bool(likeness.imitation or likeness.ssim or likeness.style or likeness.feature)

@@ -14,7 +14,6 @@ the weights learn from; and where the root of a squared difference has no gradie
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -22,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from compress.features import as_generator, forward_with_features
+from compress.features import counterparts, forward_with_features, tap_channels
 from compress.loop import Losses, Method, Outputs, Update
 from compress.losses import AdversarialMode, discriminator_loss, generator_loss, gram
 from compress.methods.dcd import DiscriminatorFeatureLoss
@@ -32,16 +31,9 @@ from compress.methods.pix2pix import discriminator_losses, see, truth
 from compress.methods.teaching import Teaching, distillation
 from compress.models.families import Discriminator
 from compress.models.gates import GatedPatchDiscriminator
-from compress.models.generators import ResnetGenerator
-from compress.models.mobile import DeepestMobileGenerator, MobileResnetGenerator
-from compress.models.modes import evaluating
 
 SMALLEST_SQUARE = 1e-12
 """Added below every root: where student and teacher agree, a root has no gradient."""
-
-SMALLEST_PROBE = 64
-
-RESNETS = (ResnetGenerator, MobileResnetGenerator)
 
 
 class Projections(nn.Module):
@@ -131,15 +123,16 @@ def gcc(
             "gcc coordinates the student's game with its teacher's, and this teaching has no "
             "discriminator with one head"
         )
-    layers = counterparts(teacher, student)
-    channels = _channels(teacher, student, layers)
-    projections = Projections(channels)
+    compared = bool(content_weight or gram_weight)
+    layers = counterparts(teacher, student) if compared or dcd_weight else ()
+    channels = tap_channels(teacher, student, layers) if layers else ()
+    projections = Projections(channels if compared else ())
     helpers: list[nn.Module] = [projections]
     compare: DiscriminatorFeatureLoss | None = None
     if dcd_weight:
         compare = DiscriminatorFeatureLoss(channels, discriminator.features, discriminator.channels)
         helpers.append(compare)
-    taps = judge_taps(discriminator)
+    taps = judge_taps(discriminator) if compared else ()
     gates = Gates(judge, updates=max(1, steps // gates_every))
 
     def both(outputs: Outputs) -> tuple[list[Tensor], list[Tensor]]:
@@ -159,7 +152,7 @@ def gcc(
     def student_objective(outputs: Outputs) -> Losses:
         scores = judge(see(judge, outputs.batch, outputs.student)).float()
         losses = {"adversarial": adversarial_weight * generator_loss(scores, mode)}
-        if content_weight or gram_weight:
+        if compared:
             seen, wanted = both(outputs)
             if content_weight:
                 losses["content"] = content_weight * content_loss(seen, wanted)
@@ -214,25 +207,6 @@ def gcc(
     )
 
 
-def counterparts(teacher: nn.Module, student: nn.Module) -> tuple[str, ...]:
-    """Layers of the student to compare with the teacher's taps, one for each.
-
-    A ResNet that lost blocks has fewer taps of its own; it is looked at after the same share of the
-    blocks it has.
-    """
-    theirs, ours = as_generator(teacher).taps, as_generator(student).taps
-    if (
-        len(theirs) == len(ours)
-        or not isinstance(student, RESNETS)
-        or not isinstance(teacher, (*RESNETS, DeepestMobileGenerator))
-    ):
-        return ours
-    blocks, first = len(student.widths.inner), _index(ours[0])
-    depths = [_index(tap) - _index(theirs[0]) for tap in theirs]
-    deepest = max(depths[-1], 1)
-    return tuple(f"model.{first + round(blocks * depth / deepest)}" for depth in depths)
-
-
 def judge_taps(discriminator: nn.Module) -> tuple[str, ...]:
     """Where GCC looks into a discriminator: behind its second and its fourth activation.
 
@@ -253,35 +227,3 @@ def judge_taps(discriminator: nn.Module) -> tuple[str, ...]:
 
 def _root_sum(pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     return torch.stack([(F.mse_loss(a, b) + SMALLEST_SQUARE).sqrt() for a, b in pairs]).sum()
-
-
-def _index(tap: str) -> int:
-    return int(tap.rpartition(".")[2])
-
-
-def _channels(
-    teacher: nn.Module, student: nn.Module, layers: Sequence[str]
-) -> tuple[tuple[int, int], ...]:
-    """(teacher's, student's) channels of each pair of layers, from a dry run.
-
-    Raises:
-        ValueError: Their feature maps have other sizes.
-    """
-    step = math.lcm(as_generator(teacher).multiple, as_generator(student).multiple)
-    size = step * -(-SMALLEST_PROBE // step)
-    theirs = _shapes(teacher, as_generator(teacher).taps, size)
-    ours = _shapes(student, layers, size)
-    if [s[2:] for s in theirs] != [s[2:] for s in ours]:
-        raise ValueError(
-            f"feature maps do not fit: {type(teacher).__name__} has {[s[2:] for s in theirs]}, "
-            f"{type(student).__name__} has {[s[2:] for s in ours]}; take a student of the same "
-            "family, or content = 0 and gram = 0 with another method"
-        )
-    return tuple((t[1], s[1]) for t, s in zip(theirs, ours, strict=True))
-
-
-def _shapes(network: nn.Module, layers: Sequence[str], size: int) -> list[tuple[int, ...]]:
-    probe = torch.zeros(1, 3, size, size, device=next(network.parameters()).device)
-    with evaluating(network), torch.no_grad():
-        _, features = forward_with_features(network, probe, layers)
-    return [tuple(x.shape) for x in features]

@@ -125,7 +125,8 @@ def ghost(
         ValueError: A name that is no layer, or networks that do not fit each other.
     """
     twin = int8_twin(student, quantizable(student) if int8 is None else int8)
-    switches = Switches(tap_channels(teacher, student))
+    taps = as_generator(student).taps
+    switches = Switches(tap_channels(teacher, student, taps))
 
     def objective(outputs: Outputs) -> Losses:
         losses: Losses = {}
@@ -139,7 +140,6 @@ def ghost(
             losses["switches"] = attention_weight * (open_now - open_share).square()
         return losses | likeness_losses(outputs, likeness, look)
 
-    taps = as_generator(student).taps
     return distillation(teaching, twin, objective, layers=taps, helpers=switches)
 
 

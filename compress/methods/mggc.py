@@ -15,25 +15,22 @@ the agents hear of each other is `compress.pruning.agents.Decision.state`. Expli
 (`compress.methods.manifold.density_loss`) and imitation are optional terms beside the paper's.
 
 `mggc` is the stage in which the agents learn, on batches of one neighbourhood each; after it
-`compress.pruning.hardening` prunes both networks, and `fine_tuning` is the stage after that, in
-whose place any other method may stand.
+`compress.pruning.hardening` prunes both networks, and `compress.methods.rivals.rivals` is the stage
+after that, in whose place any other method may stand.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from compress.loop import Batch, Losses, Method, Outputs, Update
 from compress.losses import AdversarialMode, discriminator_loss, generator_loss
-from compress.methods.likeness import Likeness, Look, likeness_losses
 from compress.methods.manifold import Embed, density_loss
-from compress.methods.pix2pix import discriminator_losses, see, truth
-from compress.methods.teaching import Teaching, distillation, frozen
+from compress.methods.pix2pix import see
 from compress.pruning.agents import Decision, PruningAgent, draw_mask, resource_loss
 from compress.pruning.gating import Gated
 from compress.pruning.resources import Limit
@@ -185,50 +182,3 @@ def decide(player: Player, peer: Player, *, feedback: bool = True) -> Decision:
     said = peer.agent.said
     found: Decision = player.agent(said if feedback else torch.zeros_like(said))
     return found
-
-
-def fine_tuning(
-    teacher: nn.Module,
-    student: nn.Module,
-    discriminator: nn.Module,
-    *,
-    adversarial_weight: float = 1.0,
-    likeness: Likeness = Likeness(reconstruction=100.0),  # noqa: B008  frozen
-    look: Look | None = None,
-    real: Literal["truth", "teacher"] = "truth",
-    mode: AdversarialMode = "lsgan",
-) -> Method:
-    """A student and a discriminator of its own learn the task again, as pix2pix has it.
-
-    The discriminator learns from the *student's* images, as the pair did before both were pruned;
-    that of the other methods learns from the teacher's.
-
-    Args:
-        teacher: The original generator, for the comparisons with its images; it learns nothing.
-        student: The pruned one.
-        discriminator: The pruned discriminator.
-        adversarial_weight: Weight of deceiving the discriminator.
-        likeness: Weights of the comparisons of images; pix2pix's by default.
-        look: Perceptual features, where a weight needs them.
-        real: What the discriminator takes for real: the truth, or the teacher's images where there
-            is none.
-        mode: Form of the adversarial losses.
-    """
-
-    def discriminator_objective(outputs: Outputs) -> Losses:
-        batch = outputs.batch
-        image = truth(batch) if real == "truth" else outputs.teacher
-        return discriminator_losses(discriminator, batch, image, outputs.student, mode)
-
-    def objective(outputs: Outputs) -> Losses:
-        scores = discriminator(see(discriminator, outputs.batch, outputs.student)).float()
-        losses = {"adversarial": adversarial_weight * generator_loss(scores, mode)}
-        return losses | likeness_losses(outputs, likeness, look)
-
-    opposed = Teaching(
-        frozen(teacher).show,
-        {"discriminator": discriminator},
-        (Update("discriminator", discriminator_objective),),
-        discriminator,
-    )
-    return distillation(opposed, student, objective)

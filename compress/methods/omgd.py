@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from compress.features import as_generator, forward_with_features, tap_channels
+from compress.features import counterparts, forward_with_features, tap_channels
 from compress.loop import Losses, Method, Outputs, Update
 from compress.losses import AdversarialMode, channel_loss, discriminator_loss, generator_loss
 from compress.methods.likeness import Likeness, Look, likeness_losses
@@ -65,7 +65,8 @@ def omgd(
         likeness: Weights of the comparisons with each teacher's image.
         look: Perceptual features, where a weight needs them.
     """
-    connectors = Connectors(tap_channels(teacher, student))
+    layers = counterparts(teacher, student)
+    connectors = Connectors(tap_channels(teacher, student, layers))
 
     def objective(outputs: Outputs) -> Losses:
         losses = likeness_losses(outputs, likeness, look)
@@ -77,8 +78,7 @@ def omgd(
             losses["channel"] = channel_weight * channel_loss(ours, outputs.teacher_features)
         return losses
 
-    taps = as_generator(student).taps
-    return distillation(teaching, student, objective, layers=taps, helpers=connectors)
+    return distillation(teaching, student, objective, layers=layers, helpers=connectors)
 
 
 def wider_and_deeper(

@@ -202,10 +202,6 @@ class SharedPatchDiscriminator(nn.Module):
             "heads": self.heads,
         }
 
-    def features(self, images: Tensor, head: int) -> Tensor:
-        """(B, channels, H, W) -> (B, 8 * width, H/8 - 1, W/8 - 1)."""
-        return self._through(images, head, SHARED_BLOCKS - 1)
-
     def forward(self, images: Tensor, head: int) -> Tensor:
         """(B, channels, H, W) -> (B, 1, H/8 - 2, W/8 - 2).
 
@@ -216,12 +212,10 @@ class SharedPatchDiscriminator(nn.Module):
         Raises:
             ValueError: There is no such head.
         """
-        return self._through(images, head, SHARED_BLOCKS)
-
-    def _through(self, x: Tensor, head: int, blocks: int) -> Tensor:
+        x = images
         if not 0 <= head < self.heads:
             raise ValueError(f"there are heads 0 to {self.heads - 1}, got {head}")
-        for index in range(blocks):
+        for index in range(SHARED_BLOCKS):
             branches = cast(nn.ModuleList, self.get_submodule(f"block{index + 1}s"))
             x = branches[0 if index < self.shared else head](x)
         return x

@@ -90,12 +90,7 @@ def bisect(
     low, high = 0, len(thresholds) - 1
     if budget.met(reached(above(thresholds[low]))):
         return above(thresholds[low])
-    if not budget.met(reached(above(thresholds[high]))):
-        raise ValueError(
-            f"{budget.key} {budget.goal:g} is out of reach: {channel_multiple} channels in every "
-            f"layer that must stay give {reached(above(thresholds[high])):.1f}; ask less, begin "
-            "with a narrower network, or lower the profile's channel_multiple"
-        )
+    require_reach(network, structure, standing, budget, channel_multiple=channel_multiple)
     while high - low > 1:  # low is known to cost too much, high not to
         middle = (low + high) // 2
         if budget.met(reached(above(thresholds[middle]))):
@@ -134,6 +129,32 @@ def slimmed(
     parts = removable(network, structure)
     empty = {parts[name] for name, left in widths.items() if left == 0}
     return _without_parts(without(network, structure, gone), empty)
+
+
+def require_reach(
+    network: nn.Module,
+    structure: Structure,
+    standing: Standing,
+    budget: Budget,
+    *,
+    channel_multiple: int,
+) -> None:
+    """Refuse a budget that no threshold meets, before anybody is trained for it.
+
+    What is left above the highest threshold is the same whatever the scores are.
+
+    Raises:
+        ValueError: What the narrowest network reaches.
+    """
+    parts = removable(network, structure)
+    least = _above(structure, standing, parts, float("inf"), channel_multiple)
+    reached = budget.reached(slimmed(network, structure, standing, least))
+    if not budget.met(reached):
+        raise ValueError(
+            f"{budget.key} {budget.goal:g} is out of reach: {channel_multiple} channels in every "
+            f"layer that must stay give {reached:.1f}; ask less, begin with a narrower network, "
+            "or lower the profile's channel_multiple"
+        )
 
 
 def removable(network: nn.Module, structure: Structure) -> Removable:

@@ -74,8 +74,16 @@ def harden(structure: Structure, logits: Tensor, limit: Limit, *, channel_multip
     return search.kept(best)
 
 
-def require_reach(structure: Structure, limit: Limit, *, channel_multiple: int) -> float:
+def require_reach(
+    structure: Structure, limit: Limit, *, channel_multiple: int, of: str = "the network"
+) -> float:
     """Refuse a budget that no widths meet, before anybody is trained for it.
+
+    Args:
+        structure: The couplings of the network.
+        limit: What it may cost.
+        channel_multiple: As in `harden`.
+        of: Whose budget it is, for the message.
 
     Returns:
         What the narrowest network costs, in the limit's unit.
@@ -87,8 +95,9 @@ def require_reach(structure: Structure, limit: Limit, *, channel_multiple: int) 
     cost = limit.reached(_mask([range(k) for k in least], structure))
     if cost > limit.goal:
         raise ValueError(
-            f"a budget of {limit.goal:g} {limit.key} is out of reach: {channel_multiple} channels "
-            f"in every layer still cost {cost:g}; ask less, or lower the profile's channel_multiple"
+            f"a budget of {limit.goal:g} {limit.key} for {of} is out of reach: {channel_multiple} "
+            f"channels in every layer still cost {cost:g}; ask less"
+            + (", or lower the profile's channel_multiple" if channel_multiple > 1 else "")
         )
     return cost
 

@@ -105,7 +105,7 @@ def scale(network: nn.Module, structure: Structure) -> tuple[Tensor, ...]:
             "no norm with any: take magnitude, taylor or discriminator"
         )
     return tuple(
-        _mean(network, c, _scales if _has(network, c, _scales) else _squares)
+        _mean(network, c, scales if _has(network, c, scales) else _squares)
         for c in structure.couplings
     )
 
@@ -217,5 +217,6 @@ def _squares(layer: nn.Module, member: Member) -> Tensor | None:
     return weight.flatten(1).square().sum(1)
 
 
-def _scales(layer: nn.Module, member: Member) -> Tensor | None:
+def scales(layer: nn.Module, member: Member) -> Tensor | None:
+    """How large the scales of a norm are, (channels,); None where a layer has none."""
     return layer.weight.abs() if isinstance(layer, SCALED) and layer.affine else None

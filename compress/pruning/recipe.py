@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TypeVar
 
 from torch import nn
 
+from compress.kept import once
 from compress.loop import BatchAt
 from compress.pruning.budget import (
     Budget,
@@ -55,22 +55,19 @@ def widths_of(
         DeviceError: A latency, and ONNX Runtime is not here.
         OSError: The file could not be written.
     """
-    if kept.is_file():
-        known = json.loads(kept.read_text())
-        if known["run"] == run:
-            return tuple(known["widths"])
-    found = plan(
-        teacher,
-        budget_of(options, teacher, profile, image_size=image_size),
-        channel_multiple=profile.channel_multiple,
-        outer_share=options.outer_share,
-        rounds=options.rounds,
+    return tuple(
+        once(
+            kept,
+            run,
+            lambda: plan(
+                teacher,
+                budget_of(options, teacher, profile, image_size=image_size),
+                channel_multiple=profile.channel_multiple,
+                outer_share=options.outer_share,
+                rounds=options.rounds,
+            ),
+        )
     )
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    part = kept.with_suffix(".part")
-    part.write_text(json.dumps({"run": run, "widths": found}, indent=1) + "\n")
-    part.replace(kept)
-    return found
 
 
 def narrowed(

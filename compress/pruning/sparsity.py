@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.loop import Losses, Method, Outputs, Update
+from compress.pruning.importance import SCALED, scales
 from compress.pruning.structure import Coupling, Member, Structure
 
 Sparse = Literal["scales", "weights"]
@@ -25,7 +26,6 @@ Standing = tuple[Tensor | None, ...]
 """For every coupling how much each channel stands out, (channels,), comparable with those of every
 other coupling; None where nothing stands for the channels of a coupling."""
 
-SCALED = (nn.BatchNorm2d, nn.InstanceNorm2d)
 CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 
 Part = Callable[[nn.Module, Member], Tensor | None]
@@ -101,7 +101,7 @@ def _nothing(network: nn.Module, kind: Sparse) -> str:
 
 
 def _largest(network: nn.Module, coupling: Coupling) -> Tensor | None:
-    values = _values(network, coupling, _scales)
+    values = _values(network, coupling, scales)
     return torch.stack(values).amax(0) if values else None
 
 
@@ -123,10 +123,6 @@ def _values(network: nn.Module, coupling: Coupling, part: Part) -> list[Tensor]:
             values[position] = max(values[position], float(said[channel]))
         found.append(torch.tensor(values))
     return found
-
-
-def _scales(layer: nn.Module, _member: Member) -> Tensor | None:
-    return layer.weight.abs().cpu() if isinstance(layer, SCALED) and layer.affine else None
 
 
 def _filters(layer: nn.Module, member: Member) -> Tensor | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
 from compress.schema.methods import ImageWeights
 
@@ -32,3 +32,18 @@ class DataFreeMethod(ImageWeights):
     noise: PositiveInt = 64
     width: PositiveInt = 32
     calibrate: Literal["invented", "photos"] = "invented"
+
+    @model_validator(mode="after")
+    def _both_learn(self) -> DataFreeMethod:
+        if self.reconstruction:
+            raise ValueError(
+                f"reconstruction = {self.reconstruction:g} compares with a truth, and nobody knows "
+                "that of an invented image: leave it out"
+            )
+        if not (self.imitation or self.ssim or self.style or self.feature):
+            raise ValueError("the student follows nothing: give imitation a weight, such as 100")
+        if not (self.discrepancy or self.statistics):
+            raise ValueError(
+                "nothing tells the synthesizer what to invent: give discrepancy a weight, such as 1"
+            )
+        return self

@@ -11,7 +11,7 @@ from devices.profile import Frozen
 
 
 class DglMethod(ImageWeights):
-    """See `compress.methods.dgl.dgl`; the critic is in ``[guidance]``.
+    """See `compress.methods.rivals.rivals`; the critic is in ``[guidance]``.
 
     Attributes:
         adversarial: Weight of deceiving the student's own discriminator, which has the shape of the

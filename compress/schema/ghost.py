@@ -31,14 +31,17 @@ class Ghost(ImageWeights):
 
     @model_validator(mode="after")
     def _something_to_learn(self) -> Ghost:
-        if not (self.attention or self.imitation or self.reconstruction or self.ssim):
+        looking = bool(self.style or self.feature)
+        if not (self.attention or self.imitation or self.reconstruction or self.ssim or looking):
             raise ValueError(
                 "the student in INT8 follows nothing: give imitation a weight, or attention, "
                 "reconstruction or ssim"
             )
-        if (self.style or self.feature) and self.perceptual == "none":
+        if looking == (self.perceptual == "none"):
             raise ValueError(
                 "style and feature compare perceptual features: set perceptual to vgg16 or "
-                "alexnet, or both weights to 0"
+                "alexnet where one of them has a weight, and only there"
             )
+        if not self.attention and "open_share" in self.model_fields_set:
+            raise ValueError("open_share is of what attention looks at, which is 0: leave it out")
         return self

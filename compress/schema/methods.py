@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
+from compress.methods.likeness import Likeness
 from devices.profile import Frozen
 
 Mode = Literal["hinge", "lsgan", "vanilla"]
@@ -61,6 +62,11 @@ class ImageWeights(Frozen):
     feature: NonNegativeFloat = 0.0
     total_variation: NonNegativeFloat = 0.0
     perceptual: Perceptual = "none"
+
+    @property
+    def likeness(self) -> Likeness:
+        """The same for `compress.methods`."""
+        return Likeness(**{name: getattr(self, name) for name in Likeness.__dataclass_fields__})
 
 
 class L1Method(ImageWeights):

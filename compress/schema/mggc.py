@@ -67,7 +67,7 @@ class Agents(Frozen):
 
 
 class MggcMethod(ImageWeights):
-    """See `compress.methods.mggc.fine_tuning`; the pair comes from ``[agents]``.
+    """See `compress.methods.rivals.rivals`; the pair comes from ``[agents]``.
 
     Attributes:
         adversarial: Weight of deceiving the pair's discriminator.

@@ -99,5 +99,7 @@ def _one_thread():
     """Sums are rounded otherwise on another number of threads, and exactness is tested."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    torch.set_warn_always(True)  # in every test, not in the first that gives a reason
     yield
+    torch.set_warn_always(False)
     torch.set_num_threads(threads)

@@ -12,11 +12,12 @@ from compress.loop import Batch, Schedule, make_optimizers, train
 from compress.losses import generator_loss
 from compress.methods.crd import crd
 from compress.methods.dcd import dcd
-from compress.methods.dgl import ALPHA, dgl, guided, rival_of
+from compress.methods.dgl import ALPHA, dgl, guided
 from compress.methods.l1 import l1
 from compress.methods.likeness import Likeness
 from compress.methods.omgd import omgd
 from compress.methods.pix2pix import pix2pix
+from compress.methods.rivals import rival_of, rivals
 from compress.methods.teaching import frozen, judged
 from compress.models.blocks import initialize
 from compress.models.discriminators import PatchDiscriminator, SharedPatchDiscriminator
@@ -110,7 +111,7 @@ def test_the_second_critic_is_worth_its_weight_times_its_adversarial_loss():
     want = 0.25 * F.mse_loss(scores, torch.ones_like(scores))
     assert losses["guidance"].item() == pytest.approx(want.item(), rel=1e-6)
     # and all else is what it is without: the objectives add up, M(G, D) + alpha M(G, D of teacher)
-    alone = dgl(student, judge(6, seed=6), critic, guidance=0, likeness=TERMS, teacher=student)
+    alone = rivals(student, judge(6, seed=6), likeness=TERMS, teacher=student)
     (update,) = [u for u in alone.updates if u.network == "student"]
     assert {name: loss.item() for name, loss in losses.items() if name != "guidance"} == {
         name: loss.item() for name, loss in update.objective(outputs).items()
@@ -199,10 +200,8 @@ def test_the_student_has_a_discriminator_of_its_own():
 
 def test_two_stages_are_one_student_and_one_discriminator():
     student, rival, critic = tiny_generator(4, seed=1), judge(6, seed=6), judge(6)
-    first, second = (
-        dgl(student, rival, critic, guidance=weight, likeness=Likeness(reconstruction=1.0))
-        for weight in (0.0, ALPHA)
-    )
+    first = rivals(student, rival, likeness=Likeness(reconstruction=1.0))
+    second = guided(first, critic)
     alone = run(first)
     reached = tensors(student), tensors(rival)
     assert second.networks["student"] is student
@@ -212,12 +211,8 @@ def test_two_stages_are_one_student_and_one_discriminator():
     assert not same(reached[0], tensors(student))
     assert not same(reached[1], tensors(rival))
     # stage one knows nothing of the critic: another one changes nothing
-    again = dgl(
-        tiny_generator(4, seed=1),
-        judge(6, seed=6),
-        judge(6, seed=77),
-        guidance=0.0,
-        likeness=Likeness(reconstruction=1.0),
+    again = rivals(
+        tiny_generator(4, seed=1), judge(6, seed=6), likeness=Likeness(reconstruction=1.0)
     )
     assert run(again) == alone
 
@@ -273,7 +268,7 @@ def test_a_discriminator_of_two_teachers_guides_nobody():
     "options", [{"likeness": Likeness(imitation=1.0)}, {"likeness": TERMS}, {"real": "teacher"}]
 )
 def test_what_looks_at_a_teacher_needs_one(options):
-    with pytest.raises(ValueError, match="dgl was given no teacher"):
+    with pytest.raises(ValueError, match="no teacher is given: give one"):
         dgl(tiny_generator(4), judge(6), judge(6), **options)
 
 

@@ -8,13 +8,18 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from compress.features import counterparts
 from compress.loop import Batch, Schedule, apply_update, make_optimizers, train
 from compress.methods.gates import LEAST_SHARE, Gates, gap, without_gates
-from compress.methods.gcc import content_loss, counterparts, gcc, judge_taps, texture_loss
+from compress.methods.gcc import content_loss, gcc, judge_taps, texture_loss
 from compress.methods.likeness import Likeness
 from compress.methods.teaching import frozen, judged
 from compress.models.blocks import initialize
-from compress.models.discriminators import PatchDiscriminator, PixelDiscriminator
+from compress.models.discriminators import (
+    PatchDiscriminator,
+    PixelDiscriminator,
+    SharedPatchDiscriminator,
+)
 from compress.models.gates import GatedPatchDiscriminator
 from compress.models.srgan import SrganDiscriminator
 from compress.models.unet import UnetGenerator, UnetWidths
@@ -285,6 +290,23 @@ def test_a_student_that_lost_blocks_is_looked_at_after_the_same_share_of_them(bl
 def test_a_student_of_another_family_is_refused():
     with pytest.raises(ValueError, match="feature maps do not fit: ResnetGenerator has"):
         make(student=UnetGenerator(UnetWidths.uniform(4, 5)))
+
+
+def test_where_nothing_is_compared_another_family_will_do():
+    upset = make(
+        student=UnetGenerator(UnetWidths.uniform(4, 5)), content_weight=0.0, gram_weight=0.0
+    )
+    assert "student/content" not in run(upset, steps=1)[0]
+
+
+def test_a_discriminator_with_two_heads_coordinates_nothing():
+    teacher = tiny_generator(8)
+    shared = replace(
+        judged(teacher, gated(), teacher.taps),
+        discriminator=SharedPatchDiscriminator(6, 4, shared=2),
+    )
+    with pytest.raises(ValueError, match="no discriminator with one head"):
+        gcc(shared, teacher, tiny_generator(4), gated(), steps=1)
 
 
 def test_discriminators_are_looked_into_behind_the_second_and_the_fourth_activation():

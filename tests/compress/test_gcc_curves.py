@@ -83,10 +83,18 @@ def test_a_curve_without_points_is_refused():
 
 def test_numbers_that_are_not_there_at_every_step_keep_their_steps(tmp_path):
     rows = [{"step": 1, "student/l1": 3.0}, {"step": 2, "student/l1": 2.0, "gates/open": 0.5}]
-    series = read_metrics(write_log(tmp_path / "metrics.jsonl", rows))
+    series = read_metrics([write_log(tmp_path / "metrics.jsonl", rows)])
     assert list(series["student/l1"].steps) == [1, 2]
     assert list(series["gates/open"].steps) == [2]
     assert list(series["gates/open"].values) == [0.5]
+
+
+def test_stages_are_one_curve(tmp_path):
+    logs = [
+        write_log(tmp_path / f"{name}.jsonl", [{"step": s, "student/l1": s} for s in (1, 2)])
+        for name in "ab"
+    ]
+    assert list(read_metrics(logs)["student/l1"].steps) == [1, 2, 3, 4]
 
 
 def test_a_page_shows_the_balance_the_gaps_and_the_gates(tmp_path):
@@ -99,7 +107,7 @@ def test_a_page_shows_the_balance_the_gaps_and_the_gates(tmp_path):
         **GATES,
     }
     log = write_log(tmp_path / "metrics.jsonl", [{"step": s, **row} for s in (1, 2, 3)])
-    write_curves(log, tmp_path / "curves.html")
+    write_curves([log], tmp_path / "curves.html")
     page = (tmp_path / "curves.html").read_text()
     assert [len(re.findall("<polyline", figure)) for figure in page.split("<figure>")[1:]] == [
         2,
@@ -114,14 +122,13 @@ def test_a_page_shows_the_balance_the_gaps_and_the_gates(tmp_path):
 
 def test_a_training_without_gates_shows_its_discriminator(tmp_path):
     log = write_log(tmp_path / "m.jsonl", [{"step": 1, "discriminator/adversarial": 0.4}])
-    write_curves(log, tmp_path / "curves.html")
+    write_curves([log], tmp_path / "curves.html")
     assert (tmp_path / "curves.html").read_text().count("<figure>") == 1
 
 
 def test_a_training_without_a_discriminator_has_no_balance(tmp_path):
     log = write_log(tmp_path / "m.jsonl", [{"step": 1, "student/imitation": 0.4}])
-    with pytest.raises(ValueError, match="no gates to draw: its losses are student/imitation"):
-        write_curves(log, tmp_path / "curves.html")
+    write_curves([log], tmp_path / "curves.html")
     assert not (tmp_path / "curves.html").exists()
 
 
@@ -130,9 +137,9 @@ def test_a_file_that_is_no_log_is_refused(tmp_path, line):
     path = tmp_path / "m.jsonl"
     path.write_text('{"step": 1, "a": 1.0}\n' + line + "\n")
     with pytest.raises(ValueError, match=r"line 2 of .*m\.jsonl is none of a log"):
-        read_metrics(path)
+        read_metrics([path])
 
 
 def test_a_log_that_is_not_there_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"there is no log .*m\.jsonl"):
-        read_metrics(tmp_path / "m.jsonl")
+        read_metrics([tmp_path / "m.jsonl"])

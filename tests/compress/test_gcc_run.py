@@ -66,6 +66,14 @@ def test_a_recipe_slims_trains_and_exports(workshop, cpu):
     assert widths.stream % cpu.channel_multiple == 0
 
 
+def test_a_budget_out_of_reach_is_refused_before_anything_is_trained(workshop, cpu):
+    recipe = written(workshop, GCC.replace("macs_reduction = 2.0", "macs_reduction = 5000.0"))
+    progress = Silent()
+    with pytest.raises(ValueError, match="macs_reduction 5000 is out of reach"):
+        run(recipe, cpu, workshop / "build" / "cpu" / "export", progress)
+    assert progress.started == ()
+
+
 @pytest.mark.slow
 def test_a_run_that_is_started_again_ends_with_the_same_student(workshop, cpu):
     recipe, out = written(workshop), workshop / "build" / "cpu" / "export"

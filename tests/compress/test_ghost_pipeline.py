@@ -68,7 +68,7 @@ def test_an_export_holds_the_plan_that_its_student_was_trained_for(workshop, cpu
     assert made
     assert PLAN in export.manifest.sha256
     model = onnx.load(export.model)
-    plan = read_plan(out / PLAN, model)
+    plan = read_plan(out / PLAN, model, export.manifest.sha256["student.onnx"])
     assert plan.model == f"sha256:{export.manifest.sha256['student.onnx']}"
     assert 8 <= plan.mean_bits <= 9
     assert len(plan.layers) == sum(node.op_type in LAYERS for node in model.graph.node)

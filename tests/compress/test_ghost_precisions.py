@@ -174,7 +174,7 @@ def test_every_layer_of_the_onnx_file_is_in_the_plan_under_its_own_name(tmp_path
     write_plan(precisions, tmp_path / "student.onnx")
 
     model = onnx.load(tmp_path / "student.onnx")
-    plan = read_plan(tmp_path / PLAN, model)
+    plan = read_plan(tmp_path / PLAN, model, digest(tmp_path / "student.onnx"))
     assert plan.model == f"sha256:{digest(tmp_path / 'student.onnx')}"
     assert plan.mean_bits == precisions.mean_bits <= 9
     layers = [node.name for node in model.graph.node if node.op_type in LAYERS]

@@ -54,6 +54,17 @@ def test_parts_of_a_batch_give_the_update_of_the_whole(make, parts):
         assert got == pytest.approx(want, rel=1e-5)
 
 
+@pytest.mark.parametrize("parts", [1, 2])
+def test_held_out_images_move_weights_and_leave_statistics_alone(parts):
+    method = relay(nn.BatchNorm2d(4))
+    method = replace(method, updates=[replace(u, split="held_out") for u in method.updates])
+    before = weights(method)
+    run(method, held_out_at=batch_at, accumulate=parts)
+    moved = {name for name, was in before.items() if not torch.equal(was, weights(method)[name])}
+    assert "student/block.0.1.weight" in moved
+    assert not any("running" in name for name in moved)
+
+
 def test_parts_are_computed_one_at_a_time():
     sizes = []
     method = relay()

@@ -4,7 +4,8 @@ import torch
 from compress.loop import Batch, Schedule, apply_update, make_optimizers, train
 from compress.methods.likeness import Likeness
 from compress.methods.manifold import pooled_pixels
-from compress.methods.mggc import Player, Weights, decide, fine_tuning, mggc
+from compress.methods.mggc import Player, Weights, decide, mggc
+from compress.methods.rivals import rivals
 from compress.models.blocks import initialize
 from compress.models.discriminators import PatchDiscriminator
 from compress.pruning.agents import PruningAgent
@@ -189,7 +190,7 @@ def tuning(**options):
     teacher, student = tiny_generator(8, blocks=2), tiny_generator(4, blocks=2, seed=1)
     torch.manual_seed(5)
     judge = initialize(PatchDiscriminator(6, 4))
-    return fine_tuning(teacher.eval(), student, judge, **options), judge
+    return rivals(student, judge, teacher=teacher.eval(), **options), judge
 
 
 def test_fine_tuning_is_pix2pix_of_the_pruned_pair():

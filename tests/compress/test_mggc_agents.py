@@ -185,7 +185,7 @@ def test_an_agent_starts_with_nearly_all_channels():
     assert decision.logits.shape == (28,)
     assert decision.state.shape == DEAF.shape
     assert bool((decision.logits > 0).all())
-    assert float(torch.sigmoid(decision.logits).mean()) > 0.9
+    assert torch.sigmoid(decision.logits).mean().item() > 0.9
     torch.testing.assert_close(agent.codes @ agent.codes.T, torch.eye(3), atol=1e-5, rtol=0)
 
 
@@ -209,7 +209,7 @@ def test_what_an_agent_says_depends_on_how_wide_its_network_is():
             head.parametrizations.weight.original0.fill_(8.0)
             head.parametrizations.weight.original1.fill_(-1.0)  # ... and now much less
     narrow = agent(DEAF).state
-    assert float(narrow.norm()) < 0.01 * float(wide.norm())
+    assert narrow.norm().item() < 0.01 * wide.norm().item()
 
 
 def test_an_agent_hears_and_remembers():

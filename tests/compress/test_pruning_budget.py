@@ -226,7 +226,7 @@ def test_widths_are_kept_for_a_run_that_is_killed(tmp_path, cpu, monkeypatch):
 
     first = ask("a")
     assert ask("a") == first
-    assert json.loads(kept.read_text()) == {"run": "a", "widths": list(first)}
+    assert json.loads(kept.read_text()) == {"run": "a", "found": list(first)}
     assert ask("b") != first
 
 

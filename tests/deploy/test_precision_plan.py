@@ -30,7 +30,7 @@ def layer(name, precision="fp32"):
 
 
 def test_what_is_not_int8_stays_in_float(write, make_student):
-    plan = read_plan(write(model="sha256:" + "a" * 64), make_student())
+    plan = read_plan(write(model="sha256:" + "a" * 64), make_student(), "a" * 64)
     assert float_layers(plan) == ["conv3"]
     assert [entry.layer for entry in plan.layers] == ["conv3", "conv1"]
     assert plan.mean_bits == 9.5
@@ -48,10 +48,11 @@ def test_what_is_not_int8_stays_in_float(write, make_student):
         ({"mean_bits": 0}, "mean_bits = 0"),
         ({"schema_version": 2}, "schema_version = 2"),
         ({"model": "abc"}, "model = 'abc'"),
+        ({"model": "sha256:" + "b" * 64}, "is for sha256:bbb.*, and the student is sha256:aaa"),
     ],
 )
 def test_a_plan_for_something_else(changes, message, write, make_student):
     with pytest.raises(ValueError, match=message) as caught:
-        read_plan(write(**changes), make_student())
+        read_plan(write(**changes), make_student(), "a" * 64)
     assert "precision_plan.json" in str(caught.value)
-    assert str(caught.value).endswith("or remove the file")
+    assert str(caught.value).endswith("with pocketgan compress")
