@@ -7,6 +7,7 @@ BASELINE ?=
 PYTHON ?= python3.11 python3.12 python3.13 python3.14 python3
 CHECK_FLAGS ?=
 PYTEST_FLAGS ?=
+WORKERS ?= 2
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
@@ -38,6 +39,7 @@ help: ## this list
 	@echo "  DEVICE=$(DEVICE)        a device profile by name, or the path of a .toml file"
 	@echo "  BASELINE=$(BASELINE)         the bundle that \`make gate\` compares with"
 	@echo "  CHECK_FLAGS=$(CHECK_FLAGS)      options for \`make check\`; PYTEST_FLAGS=$(PYTEST_FLAGS) for the tests"
+	@echo "  WORKERS=$(WORKERS)         files of tests that run side by side"
 
 setup: $(INSTALLED) ## make .venv with the tested versions (the other targets do it when needed)
 	@echo ".venv holds the versions of constraints.txt"
@@ -81,10 +83,10 @@ format: $(INSTALLED) ## let ruff lay out the code
 	$(BIN)/python -m ruff format .
 
 test: $(INSTALLED) ## every test
-	@$(BIN)/python -m pytest $(PYTEST_FLAGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_FLAGS)
 
 test-fast: $(INSTALLED) ## every test that takes seconds
-	@$(BIN)/python -m pytest -m 'not slow' $(PYTEST_FLAGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m 'not slow' $(PYTEST_FLAGS)
 
 test-arm64: $(INSTALLED) ## the bundle for an arm64 board, emulated (qemu-user-static, debootstrap)
 	@$(BIN)/python -m pytest -m arm64 tests/arm64 $(PYTEST_FLAGS)

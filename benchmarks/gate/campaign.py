@@ -58,6 +58,8 @@ from devices.session import DeviceError
 COUNTS: Mapping[Kind, int] = {"idle-aa": 150, "busy-aa": 150, "idle-slow": 100, "busy-slow": 100}
 SETTLE_S = 0.5
 CALIBRATION_PAIRS = 9
+CORRECTION_PAIRS = 32
+"""More than above: here the effect is not five times as large as what is asked for."""
 CORRECTIONS, CLOSE = 6, 0.2
 FAILURES_IN_A_ROW = 3
 
@@ -176,29 +178,34 @@ def set_up(args: argparse.Namespace, bundle: Path, measure: MeasureLaden) -> Set
     for condition in sorted(asked - setup.units.keys()):
         with surroundings(condition, how):
             time.sleep(SETTLE_S)
-            pairs = 1 if args.short else CALIBRATION_PAIRS
-            units = slowing_units(bundle, measure, args.slowdown, pairs=pairs)
+            if args.short:
+                units = calibrated_units(bundle, measure, args.slowdown, pairs=1)
+            else:
+                units = slowing_units(bundle, measure, args.slowdown)
         print(f"{condition}: {args.slowdown:.0%} are {units} units of work", flush=True)
         setup = setup.model_copy(update={"units": setup.units | {condition: units}})
     path.write_text(setup.model_dump_json(indent=1) + "\n")
     return setup
 
 
-def slowing_units(bundle: Path, measure: MeasureLaden, slowdown: float, *, pairs: int) -> int:
+def slowing_units(bundle: Path, measure: MeasureLaden, slowdown: float) -> int:
     """How much work makes an engine slower by so much, as seen with that very work.
 
     `calibrated_units` works with five times as much, which says what a fifth does where all cores
     are idle. Beside a busy neighbour it does not: there the scheduler may take what a little work
     needs from threads that wait anyway.
     """
-    units = calibrated_units(bundle, measure, slowdown, pairs=pairs)
+    units = calibrated_units(bundle, measure, slowdown, pairs=CALIBRATION_PAIRS)
     too_little, too_much = 0, None
     for _ in range(CORRECTIONS):
         seen = []
-        for _ in range(pairs):
-            plain = measure(bundle).value("steady")
-            seen.append(measure(bundle, work=units).value("steady") / plain - 1)
+        for number in range(CORRECTION_PAIRS):
+            # as in a gate, neither side is always the first: beside a neighbour that matters
+            first, second = (units, 0) if number % 2 else (0, units)
+            one, other = (measure(bundle, work=work).value("steady") for work in (first, second))
+            seen.append((one / other if number % 2 else other / one) - 1)
         found = statistics.median(seen)
+        print(f"{units} units of work: {found:+.1%}", flush=True)
         if abs(found / slowdown - 1) < CLOSE:
             break
         if found < slowdown:

@@ -193,7 +193,7 @@ def test_a_gate_that_fails_is_kept_as_one(modules, bundle, tmp_path, capsys):
 def test_three_failures_in_a_row_end_it(modules, bundle, tmp_path):
     campaign, ledger = modules
     out = tmp_path / "out"
-    measure = Pretended(fails_at=range(73, 1000))
+    measure = Pretended(fails_at=range(165, 1000))
     with pytest.raises(SystemExit, match="3 gates in a row failed"):
         campaign.main([str(bundle), "--out", str(out)], measure)
     assert len(ledger.gates_in(out)) == 3
@@ -202,7 +202,7 @@ def test_three_failures_in_a_row_end_it(modules, bundle, tmp_path):
 @pytest.mark.parametrize("free", [0, 300])
 def test_work_is_calibrated_by_what_that_very_work_does(modules, bundle, free):
     campaign, _ = modules
-    units = campaign.slowing_units(bundle, Pretended(free=free), 0.1, pairs=9)
+    units = campaign.slowing_units(bundle, Pretended(free=free), 0.1)
     assert 0.002 * (units - free) / 5 == pytest.approx(0.1, abs=0.025)
 
 

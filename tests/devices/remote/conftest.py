@@ -72,15 +72,23 @@ class Server:
 
     def drop(self) -> None:
         """End the sessions of sshd as a pulled cable would: nobody over there is told."""
-        for program in self.programs():
-            if program.name().startswith("sshd"):
+        for program in self._sessions():
+            with contextlib.suppress(psutil.NoSuchProcess):
                 program.kill()
 
     def freeze(self) -> None:
         """Stop the sessions of sshd without ending them: the line is dead, and no one is told."""
-        for program in self.programs():
-            if program.name().startswith("sshd"):
+        for program in self._sessions():
+            with contextlib.suppress(psutil.NoSuchProcess):
                 program.suspend()
+
+    def _sessions(self) -> list[psutil.Process]:
+        found = []
+        for program in self.programs():
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has just come to its end
+                if program.name().startswith("sshd"):
+                    found.append(program)
+        return found
 
     def crash(self) -> None:
         """End everything over there at once, what would clean up included."""
