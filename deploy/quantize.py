@@ -30,8 +30,6 @@ from deploy.verify import psnr
 from devices.profile import Backend
 from devices.session import Images
 
-ENDS = 2
-"""Layers at the beginning and at the end that may stay in float."""
 JUDGES = 8
 """Calibration images that order the quantized graphs."""
 
@@ -133,16 +131,6 @@ def quantize_candidates(
 def judges_of(calibration: Pixels, spec: PixelSpec) -> Images:
     """`JUDGES` images, evenly through a calibration set: (N, 3, H, W)."""
     return to_model(calibration[:: max(1, len(calibration) // JUDGES)][:JUDGES], spec)
-
-
-def ends(model: onnx.ModelProto) -> list[str]:
-    """Layers that may stay in float where all in INT8 is not enough: the first and the last two.
-
-    There an image passes through few channels, so that one rounding is seen at once. Empty where
-    they would be all layers.
-    """
-    layers = [node.name for node in model.graph.node if node.op_type in ("Conv", "ConvTranspose")]
-    return [*layers[:ENDS], *layers[-ENDS:]] if len(layers) > 2 * ENDS else []
 
 
 def named(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -65,11 +65,6 @@ class Series:
             self._count += 1
             self._latest_ms.append(sample_ms)
 
-    def latest_ms(self) -> float:
-        """The latest sample; 0 before the first."""
-        with self._lock:
-            return self._latest_ms[-1] if self._latest_ms else 0.0
-
     def percentiles(self) -> Percentiles:
         """Percentiles of the latest samples."""
         with self._lock:

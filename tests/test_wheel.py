@@ -19,8 +19,9 @@ from onnx import TensorProto, helper
 
 from deploy.artifacts import Manifest
 from deploy.golden import GoldenPairs
-from deploy.imaging import decode, encode_png, to_model
+from deploy.imaging import decode, to_model
 from deploy.sealing import seal
+from tests.pictures import encode_png
 
 pytestmark = pytest.mark.slow
 

@@ -21,7 +21,6 @@ from fastapi import FastAPI, Request, Response
 from pydantic import SecretStr
 
 from deploy.artifacts import Manifest
-from deploy.imaging import encode_png
 from devices.profile import LatencyBudget
 from serving import problems
 from serving.formats import encode_picture, read_picture
@@ -33,6 +32,7 @@ from serving.security import add_security
 from serving.sizes import Size
 from serving.stream import StreamLimits, add_stream
 from serving.work import Translation
+from tests.pictures import encode_png
 from tests.serving.conftest import manifest, photo, seal_bundle
 
 __all__ = ["manifest", "photo", "seal_bundle"]  # fixtures of the server's own tests

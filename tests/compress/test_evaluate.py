@@ -14,12 +14,13 @@ from compress.macs import cost
 from compress.measures.images import open_folder, pair_up
 from compress.measures.report import Evaluation
 from deploy.artifacts import EXPORT, ExportManifest, Manifest, ModelSpec
-from deploy.imaging import encode_png, read_image
+from deploy.imaging import read_image
 from deploy.main import main
 from deploy.sealing import seal
 from devices.sealed import MANIFEST
 from tests.compress.conftest import tiny_discriminator, tiny_generator, write_photos
 from tests.compress.test_measures import Tiny
+from tests.pictures import encode_png
 
 PIXELS = ("psnr", "ssim")
 SAMPLE = Path(__file__).parents[1] / "serving" / "manifest.json"

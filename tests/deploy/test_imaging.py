@@ -16,13 +16,13 @@ from deploy.imaging import (
     PixelSpec,
     canonical,
     decode,
-    encode_png,
     from_model,
     pad_to_multiple,
     range_spec,
     read_image,
     to_model,
 )
+from tests.pictures import encode_png
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
-from deploy.quantize import ends, named, quantize_candidates
+from deploy.quantize import named, quantize_candidates
 from deploy.quantizers.nncf import by_nncf
 from deploy.quantizers.ort import by_onnxruntime
 from deploy.reverting import quantized_layers
@@ -115,17 +115,12 @@ def test_the_ranges_that_hurt_less_come_first(make_photos):
 
 
 def test_less_in_int8_is_closer_to_float(images, candidates):
-    kept = ends(student())
-    assert kept == ["stem", "down", "up", "last"]
+    kept = ["stem", "down", "up", "last"]
     best = quantize_candidates(student(), images, ("openvino",), keep=kept)[0]
     assert best.kept == tuple(kept)
     assert quantized_layers(best.model) == ["depthwise", "pointwise"]
     assert best.psnr_db > candidates[0].psnr_db
     assert quantize_candidates(student(), images, ("openvino",), keep=LAYERS) == ()
-
-
-def test_few_layers_have_no_ends(make_student):
-    assert ends(make_student()) == []
 
 
 def test_a_layer_to_keep_that_is_not_there(images):

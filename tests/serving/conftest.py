@@ -14,13 +14,14 @@ from fastapi.testclient import TestClient
 
 from deploy.artifacts import Manifest
 from deploy.golden import GoldenPairs
-from deploy.imaging import Pixels, encode_png, to_model
+from deploy.imaging import Pixels, to_model
 from deploy.sealing import seal
 from devices.session import Session, StubSession
 from serving.app import create_app
 from serving.models import Opener, read_bundle
 from serving.settings import ServingSettings
 from serving.swap import Models
+from tests.pictures import encode_png
 
 SAMPLE = Path(__file__).with_name("manifest.json")
 NEGATIVE = StubSession(lambda images: -images)

@@ -19,13 +19,14 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from deploy.artifacts import Bundle
-from deploy.imaging import decode, encode_png
+from deploy.imaging import decode
 from devices.session import DeviceError, StubSession
 from serving.app import client_of, create_app
 from serving.keys import CLIENT
 from serving.models import read_bundle
 from serving.settings import ServingSettings
 from serving.swap import Models
+from tests.pictures import encode_png
 
 ROUTES = [
     "/healthz",

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from deploy.imaging import decode, encode_png
+from deploy.imaging import decode
 from deploy.main import main
 from deploy.signing import generate, sign
+from tests.pictures import encode_png
 
 
 def engine_of(operator):

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import numpy as np
 import pytest
 
-from deploy.imaging import ImageError, decode, encode_png
+from deploy.imaging import ImageError, decode
 from devices.session import StubSession
 from serving.lines import Load
 from serving.negotiate import Output
@@ -17,6 +17,7 @@ from serving.settings import ServingSettings
 from serving.sizes import plan_size
 from serving.translator import Translator
 from serving.work import GoneError, Job
+from tests.pictures import encode_png
 
 
 class Gate:

@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from deploy.imaging import encode_png
 from devices.profile import LatencyBudget
 from devices.session import DeviceError, StubSession
 from serving import swap as room
@@ -18,6 +17,7 @@ from serving.settings import ServingSettings
 from serving.swap import Models, SwapError
 from serving.trial import Trial
 from serving.work import Job, TranslationError
+from tests.pictures import encode_png
 
 QUICK = {"latency_policy": "off", "max_together": 1}
 

@@ -5,19 +5,12 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from deploy.imaging import (
-    RGB,
-    ImageError,
-    ImageTooLargeError,
-    decode,
-    encode_png,
-    range_spec,
-    to_model,
-)
+from deploy.imaging import RGB, ImageError, ImageTooLargeError, decode, range_spec, to_model
 from devices.session import StubSession
 from serving.negotiate import Output
 from serving.translator import Translator
 from serving.work import GoneError, Job, Translation, TranslationError
+from tests.pictures import encode_png
 
 
 class Recorder:
