@@ -32,6 +32,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 from ledger import (
     KINDS,
     GateLine,
@@ -58,9 +59,7 @@ from devices.session import DeviceError
 COUNTS: Mapping[Kind, int] = {"idle-aa": 150, "busy-aa": 150, "idle-slow": 100, "busy-slow": 100}
 SETTLE_S = 0.5
 CALIBRATION_PAIRS = 9
-CORRECTION_PAIRS = 32
-"""More than above: here the effect is not five times as large as what is asked for."""
-CORRECTIONS, CLOSE = 6, 0.2
+CURVE_PAIRS = 60
 FAILURES_IN_A_ROW = 3
 
 
@@ -98,6 +97,10 @@ def main(argv: Sequence[str] | None = None, measure: MeasureLaden = in_fresh_pro
     how.add_argument(
         "--others", action="store_true", help="busy kinds only: others keep a core busy already"
     )
+    parser.add_argument("--units", type=int, help="of extra work, instead of calibrating it")
+    parser.add_argument(
+        "--curve", type=works, metavar="N,N,...", help="only: what so much work makes of the engine"
+    )
     parser.add_argument("--report", action="store_true", help="measure nothing")
     parser.add_argument("--short", action="store_true", help="one small gate, to see that it works")
     args = parser.parse_args(argv)
@@ -105,6 +108,9 @@ def main(argv: Sequence[str] | None = None, measure: MeasureLaden = in_fresh_pro
         args.count, args.rounds = {"busy-slow": 1}, LOOKS[1]
     if args.others and not all(kind.startswith("busy") for kind in args.count):
         parser.error("--others keep a core busy: no idle kind can run beside them; give --count")
+    if args.curve:
+        curve(args.bundle, measure, args.curve, CURVE_PAIRS)
+        return
     if not args.report:
         if argv is None:  # as a program
             run_from_copy(args.out)
@@ -129,6 +135,11 @@ def counts(text: str) -> dict[Kind, int]:
             raise argparse.ArgumentTypeError(f"{part!r} is no KIND=N; kinds: {', '.join(KINDS)}")
         found[kind] = int(count)
     return found
+
+
+def works(text: str) -> list[int]:
+    """Read ``100,200``."""
+    return [int(part) for part in text.split(",")]
 
 
 def run(args: argparse.Namespace, measure: MeasureLaden) -> None:
@@ -178,42 +189,26 @@ def set_up(args: argparse.Namespace, bundle: Path, measure: MeasureLaden) -> Set
     for condition in sorted(asked - setup.units.keys()):
         with surroundings(condition, how):
             time.sleep(SETTLE_S)
-            if args.short:
-                units = calibrated_units(bundle, measure, args.slowdown, pairs=1)
-            else:
-                units = slowing_units(bundle, measure, args.slowdown)
+            pairs = 1 if args.short else CALIBRATION_PAIRS
+            units = args.units or calibrated_units(bundle, measure, args.slowdown, pairs=pairs)
         print(f"{condition}: {args.slowdown:.0%} are {units} units of work", flush=True)
         setup = setup.model_copy(update={"units": setup.units | {condition: units}})
     path.write_text(setup.model_dump_json(indent=1) + "\n")
     return setup
 
 
-def slowing_units(bundle: Path, measure: MeasureLaden, slowdown: float) -> int:
-    """How much work makes an engine slower by so much, as seen with that very work.
-
-    `calibrated_units` works with five times as much, which says what a fifth does where all cores
-    are idle. Beside a busy neighbour it does not: there the scheduler may take what a little work
-    needs from threads that wait anyway.
-    """
-    units = calibrated_units(bundle, measure, slowdown, pairs=CALIBRATION_PAIRS)
-    too_little, too_much = 0, None
-    for _ in range(CORRECTIONS):
-        seen = []
-        for number in range(CORRECTION_PAIRS):
+def curve(bundle: Path, measure: MeasureLaden, works: Sequence[int], pairs: int) -> None:
+    """Print what some amounts of work make of an engine here, with quartiles over the pairs."""
+    seen: dict[int, list[float]] = {work: [] for work in works}
+    for number in range(pairs):
+        for work in works:
             # as in a gate, neither side is always the first: beside a neighbour that matters
-            first, second = (units, 0) if number % 2 else (0, units)
-            one, other = (measure(bundle, work=work).value("steady") for work in (first, second))
-            seen.append((one / other if number % 2 else other / one) - 1)
-        found = statistics.median(seen)
-        print(f"{units} units of work: {found:+.1%}", flush=True)
-        if abs(found / slowdown - 1) < CLOSE:
-            break
-        if found < slowdown:
-            too_little = units
-        else:
-            too_much = units
-        units = 2 * units if too_much is None else max(1, (too_little + too_much) // 2)
-    return units
+            order = (work, 0) if number % 2 else (0, work)
+            one, other = (measure(bundle, work=units).value("steady") for units in order)
+            seen[work].append((one / other if number % 2 else other / one) - 1)
+    for work, found in seen.items():
+        low, middle, high = np.percentile(found, (25, 50, 75))
+        print(f"{work} units of work: {middle:+.1%} ({low:+.1%} to {high:+.1%}, {pairs} pairs)")
 
 
 def next_kind(done: Sequence[GateLine], wanted: Mapping[Kind, int]) -> Kind | None:

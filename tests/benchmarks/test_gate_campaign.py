@@ -193,17 +193,29 @@ def test_a_gate_that_fails_is_kept_as_one(modules, bundle, tmp_path, capsys):
 def test_three_failures_in_a_row_end_it(modules, bundle, tmp_path):
     campaign, ledger = modules
     out = tmp_path / "out"
-    measure = Pretended(fails_at=range(165, 1000))
+    measure = Pretended(fails_at=range(37, 1000))
     with pytest.raises(SystemExit, match="3 gates in a row failed"):
         campaign.main([str(bundle), "--out", str(out)], measure)
     assert len(ledger.gates_in(out)) == 3
 
 
-@pytest.mark.parametrize("free", [0, 300])
-def test_work_is_calibrated_by_what_that_very_work_does(modules, bundle, free):
+def test_a_curve_says_what_work_really_does(modules, bundle, tmp_path, capsys):
     campaign, _ = modules
-    units = campaign.slowing_units(bundle, Pretended(free=free), 0.1)
-    assert 0.002 * (units - free) / 5 == pytest.approx(0.1, abs=0.025)
+    command = [str(bundle), "--out", str(tmp_path / "out"), "--curve", "250,500"]
+    campaign.main(command, Pretended(free=300))
+    lines = capsys.readouterr().out.splitlines()
+    found = [float(re.search(r": ([+-][0-9.]+)%", line)[1]) for line in lines]
+    assert found == pytest.approx([0.0, 8.0], abs=0.5)
+
+
+def test_work_can_be_given_where_it_cannot_be_calibrated(modules, bundle, tmp_path):
+    campaign, ledger = modules
+    out = tmp_path / "out"
+    command = [str(bundle), "--out", str(out), "--units", "800", "--count", "busy-slow=1"]
+    campaign.main(command, Pretended(free=300))
+    (line,) = ledger.gates_in(out)
+    assert line.units == 800
+    assert line.numbers.injected == pytest.approx(0.2, abs=0.02)
 
 
 def test_beside_others_there_is_no_idle_kind(modules, bundle, tmp_path, capsys):
