@@ -68,7 +68,11 @@ def write_curves(logs: Sequence[Path], out: Path) -> None:
     series = read_metrics(logs)
     figures: list[Node] = []
     games = [c for name, c in series.items() if name.split("/")[0].endswith("discriminator")]
-    games = [c for c in games if "/adversarial" in c.name][:MOST]
+    games = [
+        Curve(c.name.split("/")[0].replace("_", " "), c.steps, c.values)
+        for c in games
+        if c.name.endswith("/adversarial")
+    ][:MOST]
     if games:
         figures.append(
             _figure(

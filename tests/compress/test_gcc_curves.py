@@ -114,7 +114,7 @@ def test_a_page_shows_the_balance_the_gaps_and_the_gates(tmp_path):
         2,
         4,
     ]
-    assert "student_discriminator/adversarial" in page
+    assert "student discriminator" in page
     assert "layer 4" in page
     assert "student/content" not in page
     assert not list(tmp_path.glob(".*"))
