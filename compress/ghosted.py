@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 
 from compress.distributed import is_first
+from compress.fake_quant import channel_axis, quantizable, round_weights
 from compress.features import as_generator
 from compress.inputs import Inputs
 from compress.lineage import write_run
@@ -36,13 +38,16 @@ def ghosted(
 ) -> Precisions:
     """Choose every layer's precision, then train the student in fake INT8 beside its float self.
 
+    The weights of layers in INT8 are in the end those that 8 bits hold.
+
     The choice is made once, from the weights as they were distilled (GHOST is one-shot), and holds
     for training and device alike. The student's norms keep their statistics: the export folds them.
 
     Args:
         inputs: What the run starts from.
         options: The recipe's ``[ghost]``.
-        student: As distilled; trained further in place. It stays a float network.
+        student: As distilled; trained further in place. It stays a float network, but for the
+            values of its weights.
         batch_at: Training batches.
         folder: Where the stage's state and log go.
         progress: Told of every step.
@@ -89,4 +94,17 @@ def ghosted(
         progress=progress,
         samples=choose_samples(inputs.test, student, teacher=inputs.teacher.generator),
     )
+    _settle(student, precisions.int8)
     return precisions
+
+
+@torch.no_grad()
+def _settle(student: nn.Module, int8: Collection[str]) -> None:
+    """Give layers the weights that INT8 holds of theirs.
+
+    Training by rounded weights leaves those in float wherever they round well: what was learned is
+    in the rounded ones, and an engine that computes a layer in float after all must have them, too.
+    """
+    layers = quantizable(student)
+    for name in int8:
+        layers[name].weight.copy_(round_weights(layers[name].weight, channel_axis(layers[name])))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from compress.fake_quant import quantizable
+from compress.fake_quant import channel_axis, quantizable, round_weights
 from compress.ghosted import ghosted
 from compress.inputs import Inputs
 from compress.loop import Batch
@@ -104,6 +104,11 @@ def test_the_stage_trains_the_float_student_and_leaves_its_statistics(workshop, 
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert {f"{name}.weight" for name in found.layers} <= moved
     assert not any("running" in name or "num_batches" in name for name in moved)
+    layers = quantizable(student)
+    for name in found.int8:
+        weight = layers[name].weight.detach()
+        rounded = round_weights(weight, channel_axis(layers[name]))
+        assert torch.allclose(weight, rounded, rtol=1e-6, atol=0), name
     kinds = {type(layer) for layer in quantizable(student).values()}
     assert kinds == {nn.Conv2d, nn.ConvTranspose2d}
 
