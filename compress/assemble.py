@@ -214,6 +214,7 @@ def _data_free(
         initialize(Synthesizer(options.noise, options.width)),
         discrepancy_weight=options.discrepancy,
         statistics_weight=options.statistics,
+        smoothness_weight=options.smoothness,
         momentum=options.momentum,
         synthesizer_every=options.synthesizer_every,
         likeness=weights,

@@ -38,6 +38,7 @@ def data_free(
     *,
     discrepancy_weight: float = 1.0,
     statistics_weight: float = 0.0,
+    smoothness_weight: float = 0.0,
     momentum: float = 0.0,
     synthesizer_every: int = 5,
     likeness: Likeness = Likeness(imitation=1.0),  # noqa: B008  frozen
@@ -54,6 +55,8 @@ def data_free(
         discrepancy_weight: Weight of the gap that the synthesizer widens: log(1 + mean absolute
             difference), which is DFAD's for dense outputs.
         statistics_weight: Weight of the teacher's BatchNorm statistics (DDAD).
+        smoothness_weight: Weight of the mean absolute difference of neighbouring pixels of invented
+            images; in no paper.
         momentum: Share of the synthesizer's average that stays at each of its updates (MAD); 0:
             no average, and the student sees the synthesizer's images only.
         synthesizer_every: Steps of the student for each of the synthesizer; DFAD's 5.
@@ -102,6 +105,8 @@ def data_free(
             theirs, entering = forward_with_inputs(teacher, invented, layers)
         gap = F.l1_loss(ours.float(), theirs.float())
         losses = {"discrepancy": -discrepancy_weight * torch.log1p(gap)}
+        if smoothness_weight:
+            losses["smoothness"] = smoothness_weight * roughness(invented)
         if memories:
             losses["statistics"] = statistics_weight * statistics_loss(entering, memories)
         return losses
@@ -119,6 +124,18 @@ def data_free(
             Update("synthesizer", widen_the_gap, every=synthesizer_every, after=after),
         ),
     )
+
+
+def roughness(images: Tensor) -> Tensor:
+    """Mean absolute difference of neighbouring pixels, across and down: photos have some 0.1.
+
+    Nothing keeps an adversary near photos but what the teacher remembers of them, and a teacher
+    without BatchNorm remembers nothing: its synthesizer ends at stripes of full contrast.
+
+    Args:
+        images: (B, C, H, W).
+    """
+    return images.diff(dim=-1).abs().mean() + images.diff(dim=-2).abs().mean()
 
 
 def noise_batches(*, noise: int, size: int, batch_size: int, seed: int) -> BatchAt:

@@ -15,6 +15,7 @@ class DataFreeMethod(ImageWeights):
     Attributes:
         discrepancy: Weight of the gap that the synthesizer widens.
         statistics: Weight of the teacher's BatchNorm statistics (DDAD); 0: none (DFAD).
+        smoothness: Weight of the mean difference of neighbouring pixels of invented images; ours.
         momentum: Share of the synthesizer's average that stays at each of its updates (MAD); 0:
             no average.
         synthesizer_every: Steps of the student for each of the synthesizer.
@@ -27,6 +28,7 @@ class DataFreeMethod(ImageWeights):
     name: Literal["data_free"]
     discrepancy: NonNegativeFloat = 1.0
     statistics: NonNegativeFloat = 0.0
+    smoothness: NonNegativeFloat = 0.0
     momentum: float = Field(default=0.0, ge=0, lt=1)
     synthesizer_every: PositiveInt = 5
     noise: PositiveInt = 64

@@ -20,7 +20,7 @@ from compress.invented import (
     invent,
 )
 from compress.loop import Schedule, apply_update, make_optimizers, train
-from compress.methods.data_free import data_free, noise_batches, noise_of
+from compress.methods.data_free import data_free, noise_batches, noise_of, roughness
 from compress.methods.likeness import Likeness
 from compress.methods.statistics import forward_with_inputs, remembered, statistics_loss
 from compress.models.blocks import initialize
@@ -89,6 +89,7 @@ PAPERS_OF_DATA_FREE = {
     "ddad": {"momentum": 0.0},
     "mad": {"statistics_weight": 0.0},
     "all": {},
+    "smooth": {"smoothness_weight": 1.0},
     "terms": {"likeness": Likeness(imitation=1.0, ssim=1.0, total_variation=1e-4)},
 }
 
@@ -372,6 +373,27 @@ def test_a_synthesizer_makes_images_of_any_multiple_of_sixteen(cells):
     images = maker()(noise)
     assert images.shape == (2, 3, 16 * cells[0], 16 * cells[1])
     assert float(images.detach().abs().max()) <= 1.0
+
+
+def test_roughness_is_the_mean_step_between_neighbours():
+    flat = torch.full((2, 3, 8, 8), 0.5)
+    stripes = torch.tensor([-1.0, 1.0]).repeat(4).expand(2, 3, 8, 8)
+    assert roughness(flat).item() == 0
+    assert roughness(stripes).item() == pytest.approx(2.0)
+    assert roughness(stripes.transpose(2, 3)).item() == pytest.approx(2.0)
+
+
+def test_a_synthesizer_can_be_kept_smooth():
+    rough, smooth = (
+        data_free_case(statistics_weight=0.0, momentum=0.0, smoothness_weight=weight)
+        for weight in (0.0, 10.0)
+    )
+    for method in (rough, smooth):
+        run(method, steps=15, learning_rate=1e-2)
+    found = [
+        float(roughness(m.forward(BATCHES(1)).images["invented"].detach())) for m in (rough, smooth)
+    ]
+    assert found[1] < 0.7 * found[0]
 
 
 def test_a_size_that_no_synthesizer_makes_says_which_one_does():
