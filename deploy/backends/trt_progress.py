@@ -52,10 +52,9 @@ def build(builder: trt.Builder, network: trt.INetworkDefinition, config: trt.IBu
     progress = Progress()
     config.progress_monitor = progress
     with ThreadPoolExecutor(1) as pool:
-        job = pool.submit(builder.build_serialized_network, network, config)
         try:
-            return job.result()
-        except KeyboardInterrupt:
+            return pool.submit(builder.build_serialized_network, network, config).result()
+        except KeyboardInterrupt:  # also while the thread begins
             log.warning("tensorrt: stopping at the next step")
             progress.stop()
             raise

@@ -206,7 +206,7 @@ def open_page(chromium) -> Iterator[Callable[..., Any]]:
             chromium.new_context(**{"viewport": {"width": 1280, "height": 860}} | visitor)
         )
         page = contexts[-1].new_page()
-        page.set_default_timeout(8000)
+        page.set_default_timeout(30_000)  # tests run beside others
         page.on("console", lambda said: complaints.append(said.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("request", lambda request: hosts.add(urlsplit(request.url).hostname))
