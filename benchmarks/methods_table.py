@@ -14,11 +14,10 @@ from students import draw
 
 from compress.checkpoints import load_network
 from compress.curves import read_metrics
-from compress.distillation import ALONE
+from compress.distillation import logs_of
 from compress.evaluate import held_back, translate
 from compress.features import as_generator
 from compress.recipe import CompressRecipe, load_recipe
-from compress.stage import METRICS
 from devices.profile import Frozen
 
 SMOOTH = 100
@@ -108,7 +107,7 @@ def balance(pieces: Mapping[str, Sequence[Path]]) -> Figure:
     figure = Figure(figsize=(11, 6.5), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True)
     for method, places in pieces.items():
-        log = read_metrics(_logs(places[0]))
+        log = read_metrics(logs_of(places[0] / "train"))
         judge = next((j for j in JUDGES if f"{j}/adversarial" in log), None)
         if judge is None or "student/adversarial" not in log:
             continue
@@ -148,12 +147,6 @@ def _curve(axes: Axes, steps: Sequence[float], values: Sequence[float], name: st
     if whole:
         means = (np.reshape(x[:whole], (-1, SMOOTH)).mean(1) for x in (steps, values))
         axes.plot(*means, label=name)
-
-
-def _logs(place: Path) -> list[Path]:
-    """Logs of a training, of the stage before a second critic first."""
-    train = place / "train"
-    return [log for log in (train / ALONE / METRICS, train / METRICS) if log.is_file()]
 
 
 def _measures(place: Path) -> Measures:

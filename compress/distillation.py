@@ -94,13 +94,17 @@ def distill(
         method, name = both, f"{name}, guided"
     _stage(inputs, name, method, source, schedule, student, folder, progress)
     if is_first() and any(u.network.endswith("discriminator") for u in method.updates):
-        logs = [folder / ALONE / METRICS, folder / METRICS]
-        write_curves([log for log in logs if log.is_file()], folder / CURVES)
+        write_curves(logs_of(folder), folder / CURVES)
     followed = method.networks.get("followed")
     if isinstance(followed, BestSoFar):
         # the teacher that the student is compared with is the one that it followed
         inputs.teacher.generator.load_state_dict(followed.best.state_dict())
     return method.networks
+
+
+def logs_of(folder: Path) -> list[Path]:
+    """Logs of a training, of the stage before a second critic first."""
+    return [log for log in (folder / ALONE / METRICS, folder / METRICS) if log.is_file()]
 
 
 def _stage(

@@ -4,7 +4,7 @@ from compress.methods.crd import crd
 from compress.methods.cyclegan import cyclegan
 from compress.methods.data_free import data_free
 from compress.methods.dcd import dcd
-from compress.methods.dgl import dgl
+from compress.methods.dgl import guided
 from compress.methods.gcc import gcc
 from compress.methods.ghost import ghost
 from compress.methods.l1 import l1
@@ -17,7 +17,7 @@ METHODS = {
     "cyclegan": cyclegan,
     "data_free": data_free,
     "dcd": dcd,
-    "dgl": dgl,
+    "dgl": guided,
     "gcc": gcc,
     "ghost": ghost,
     "l1": l1,

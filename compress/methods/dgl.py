@@ -5,7 +5,7 @@ The student has a discriminator of its own, which learns from the truth and from
 images as in any GAN; and it must please the teacher's discriminator, too, which is trained and
 stands still: min over G of M(G, D) + alpha M(G, D of the teacher). Nothing is taken from the
 teacher generator. The paper trains in two stages, first without the second critic and then with
-it: two methods with the same networks, see `dgl` and `guided`.
+it: two methods with the same networks, `compress.methods.rivals.rivals` and the same `guided`.
 
 The paper makes images from noise. Ours translate: critics see what `see` shows them, and the
 objective stays near the truth, as pix2pix's. Because the second critic is one more loss and one
@@ -23,62 +23,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from compress.loop import Losses, Method, Outputs
 from compress.losses import AdversarialMode, generator_loss
-from compress.methods.likeness import Likeness, Look
 from compress.methods.pix2pix import see
-from compress.methods.rivals import rivals
-from compress.methods.teaching import Adversary
 from compress.models.discriminators import SharedPatchDiscriminator
 
 ALPHA = 0.1
 """Weight of the second critic in the paper."""
-
-
-def dgl(
-    student: nn.Module,
-    discriminator: nn.Module,
-    critic: nn.Module,
-    *,
-    guidance: float = ALPHA,
-    teacher: nn.Module | None = None,
-    adversarial_weight: float = 1.0,
-    likeness: Likeness = Likeness(reconstruction=100.0),  # noqa: B008  frozen
-    look: Look | None = None,
-    real: Adversary = "truth",
-    every: int = 1,
-    mode: AdversarialMode = "lsgan",
-) -> Method:
-    """The paper's second stage: `compress.methods.rivals.rivals`, which is its first, and a critic.
-
-    Args:
-        student: Generator that learns.
-        discriminator: The student's own; from `compress.methods.rivals.rival_of` if it begins.
-        critic: The teacher's, trained.
-        guidance: Weight of the critic's adversarial loss (the paper's alpha).
-        teacher: As in `rivals`, like all that follow.
-        adversarial_weight: Weight of deceiving the student's own discriminator.
-        likeness: Weights of the comparisons of images.
-        look: Perceptual features, where a weight needs them.
-        real: What the discriminator calls real.
-        every: Steps between updates of the discriminator. (The paper's code takes several of them
-            for one of the generator, on CIFAR four.)
-        mode: Form of the adversarial losses. The paper's is the hinge, which is without bound: a
-            critic that stands still pays a student for ever more of what it once took for real.
-
-    Raises:
-        ValueError: As `rivals` and `guided`.
-    """
-    method = rivals(
-        student,
-        discriminator,
-        teacher=teacher,
-        adversarial_weight=adversarial_weight,
-        likeness=likeness,
-        look=look,
-        real=real,
-        every=every,
-        mode=mode,
-    )
-    return guided(method, critic, weight=guidance, mode=mode)
 
 
 def guided(
@@ -96,7 +45,8 @@ def guided(
             discriminator begins with the same weights, that one goes on alone. The copy is the
             method's network ``critic``, which no update names.
         weight: Of the critic's adversarial loss; the paper's alpha.
-        mode: Form of that loss.
+        mode: Form of that loss. The paper's is the hinge, which is without bound: a critic that
+            stands still pays a student for ever more of what it once took for real.
 
     Raises:
         ValueError: The method has no student to guide, or is guided already; or the critic judges

@@ -41,7 +41,8 @@ def rivals(
         likeness: Weights of the comparisons of images; pix2pix's by default.
         look: Perceptual features, where a weight needs them.
         real: What the discriminator calls real: the truth, or the teacher's images.
-        every: Steps between updates of the discriminator.
+        every: Steps between updates of the discriminator. (DGL's code takes several of them for
+            one of the generator, on CIFAR four.)
         mode: Form of the adversarial losses.
 
     Raises:

@@ -12,7 +12,7 @@ from compress.loop import Batch, Schedule, make_optimizers, train
 from compress.losses import generator_loss
 from compress.methods.crd import crd
 from compress.methods.dcd import dcd
-from compress.methods.dgl import ALPHA, dgl, guided
+from compress.methods.dgl import ALPHA, guided
 from compress.methods.l1 import l1
 from compress.methods.likeness import Likeness
 from compress.methods.omgd import omgd
@@ -45,6 +45,12 @@ def networks_of(task):
     if task == "super_resolution":
         return upscaler(0, 4), upscaler(1, 3)
     return tiny_generator(8), tiny_generator(4, seed=1)
+
+
+def dgl(student, discriminator, critic, *, guidance=ALPHA, mode="lsgan", **options):
+    """The paper's second stage: its first, and the critic."""
+    alone = rivals(student, discriminator, mode=mode, **options)
+    return guided(alone, critic, weight=guidance, mode=mode)
 
 
 def dgl_case(task="paired", **options):
