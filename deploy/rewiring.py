@@ -59,28 +59,39 @@ def replace(model: onnx.ModelProto, name: str, array: Array) -> None:
             tensor.CopyFrom(numpy_helper.from_array(np.asarray(array), name))
 
 
-def with_nodes(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> onnx.ModelProto:
+def with_nodes(model: onnx.ModelProto, nodes: Iterable[onnx.NodeProto]) -> onnx.ModelProto:
     """Exchange the nodes of a model, in place, leaving out what nobody reads any more."""
     kept = [onnx.NodeProto.FromString(n.SerializeToString()) for n in live(nodes, model)]
-    read = {name for node in kept for name in node.input}
+    read = {name for node in kept for name in reads(node)}
+    read.update(output.name for output in model.graph.output)
     stored = [tensor for tensor in model.graph.initializer if tensor.name in read]
     stored = [onnx.TensorProto.FromString(tensor.SerializeToString()) for tensor in stored]
-    del model.graph.node[:]
+    del model.graph.node[:], model.graph.initializer[:]
     model.graph.node.extend(kept)
-    del model.graph.initializer[:]
     model.graph.initializer.extend(stored)
     return model
 
 
-def live(nodes: list[onnx.NodeProto], model: onnx.ModelProto) -> list[onnx.NodeProto]:
+def live(nodes: Iterable[onnx.NodeProto], model: onnx.ModelProto) -> list[onnx.NodeProto]:
     """Those that lead to an output of the graph."""
     wanted = {output.name for output in model.graph.output}
     kept = []
-    for node in reversed(nodes):
+    for node in reversed(list(nodes)):
         if wanted.intersection(node.output):
             kept.append(node)
-            wanted.update(node.input)
+            wanted.update(reads(node))
     return kept[::-1]
+
+
+def reads(node: onnx.NodeProto) -> list[str]:
+    """Values a node reads: its inputs, then whatever its subgraphs name."""
+    names = list(node.input)
+    for attribute in node.attribute:
+        for inner in (attribute.g, *attribute.graphs):
+            for nested in inner.node:
+                names += reads(nested)
+            names += [value.name for value in inner.output]
+    return names
 
 
 def nearest(name: str, known: Collection[str]) -> str:

@@ -12,6 +12,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from deploy.rewiring import copied, producers, reads, with_nodes
+
 Array = NDArray[Any]
 OLDEST_IR = 4
 """IR version since which a stored tensor need not be an input as well."""
@@ -64,30 +66,13 @@ class Draft:
 
     def finish(self, nodes: Iterable[onnx.NodeProto]) -> onnx.ModelProto:
         """The model with these nodes, without those and the tensors that nobody reads."""
-        kept: list[onnx.NodeProto] = []
-        read = self.outputs
-        for node in reversed(list(nodes)):
-            if read.intersection(node.output):
-                kept.append(onnx.NodeProto.FromString(node.SerializeToString()))
-                read.update(reads(node))
-        graph = self.model.graph
-        stored = [
-            onnx.TensorProto.FromString(tensor.SerializeToString())
-            for tensor in graph.initializer
-            if tensor.name in read
-        ]
-        del graph.node[:], graph.initializer[:]
-        graph.node.extend(reversed(kept))
-        graph.initializer.extend(stored)
-        return self.model
+        return with_nodes(self.model, nodes)
 
 
 def draft(model: onnx.ModelProto) -> Draft:
     """A copy of a model to rewrite; the model itself is not changed."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy = copied(model)
     graph = copy.graph
-    del graph.value_info[:]
     _store_constants(graph)
     arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     if any(value.name in arrays for value in graph.input):
@@ -101,19 +86,7 @@ def draft(model: onnx.ModelProto) -> Draft:
     captured = {name for node in graph.node for name in reads(node)[len(node.input) :]}
     taken = {*arrays, *uses, *(value.name for value in graph.input)}
     taken.update(name for node in graph.node for name in (node.name, *node.output))
-    makers = {name: node for node in graph.node for name in node.output if name}
-    return Draft(copy, arrays, makers, uses, frozenset(captured), taken)
-
-
-def reads(node: onnx.NodeProto) -> list[str]:
-    """Values a node reads: its inputs, then whatever its subgraphs name."""
-    names = list(node.input)
-    for attribute in node.attribute:
-        for inner in (attribute.g, *attribute.graphs):
-            for nested in inner.node:
-                names += reads(nested)
-            names += [value.name for value in inner.output]
-    return names
+    return Draft(copy, arrays, producers(graph.node), uses, frozenset(captured), taken)
 
 
 def branches(node: onnx.NodeProto) -> bool:

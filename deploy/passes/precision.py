@@ -9,7 +9,8 @@ import onnx
 from onnx import TensorProto, defs, helper, numpy_helper, shape_inference, version_converter
 
 from deploy.graph import opset
-from deploy.passes.draft import Draft, branches, draft, put, reads, twin
+from deploy.passes.draft import Draft, branches, draft, put, twin
+from deploy.rewiring import reads
 
 LARGEST = 65504.0
 """The largest float16."""

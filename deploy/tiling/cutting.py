@@ -9,7 +9,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
 from deploy.graph import input_name
-from deploy.passes.draft import Array, Draft, draft, given, reads, setting, twin
+from deploy.passes.draft import Array, Draft, draft, given, setting, twin
+from deploy.rewiring import reads
 from deploy.tiling.operators import NORM
 from deploy.tiling.spec import FeatureMap, Halo, Kind, Segment, Source, Tiling
 from deploy.tiling.survey import Survey, halo, survey, title
