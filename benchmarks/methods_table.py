@@ -28,6 +28,8 @@ MEASURES, COSTS, TEACHER = "measures.json", "cost.json", "teacher-{}.json"
 DRAWN = 5
 """Rows of the sheet."""
 
+OPEN = "gates/open"
+
 JUDGES = ("student_discriminator", "discriminator")
 """The network that a student plays against, the first of these that a method has."""
 
@@ -103,10 +105,10 @@ def table(out: Path, pieces: Mapping[str, Sequence[Path]]) -> str:
 
 
 def balance(pieces: Mapping[str, Sequence[Path]]) -> Figure:
-    """How each game went: the judge's loss, and how far it is from that of who deceives it."""
-    figure = Figure(figsize=(11, 6.5), layout="constrained")
-    above, below = figure.subplots(2, 1, sharex=True)
-    for method, places in pieces.items():
+    """How each game went: the judge's loss, its distance to that of who deceives it, and gates."""
+    figure = Figure(figsize=(11, 8), layout="constrained")
+    above, middle, below = figure.subplots(3, 1, sharex=True, height_ratios=(3, 3, 2))
+    for number, (method, places) in enumerate(pieces.items()):
         log = read_metrics(logs_of(places[0] / "train"))
         judge = next((j for j in JUDGES if f"{j}/adversarial" in log), None)
         if judge is None or "student/adversarial" not in log:
@@ -114,13 +116,17 @@ def balance(pieces: Mapping[str, Sequence[Path]]) -> Figure:
         lost, fooled = log[f"{judge}/adversarial"], log["student/adversarial"]
         seen = dict(zip(fooled.steps, fooled.values, strict=True))
         gaps = [abs(seen[s] - v) for s, v in zip(lost.steps, lost.values, strict=True)]
-        _curve(above, lost.steps, lost.values, method)
-        _curve(below, lost.steps, gaps, method)
+        look = {"label": method, "color": f"C{number}"}
+        _curve(above, lost.steps, lost.values, **look)
+        _curve(middle, lost.steps, gaps, **look)
+        if OPEN in log:
+            below.plot(log[OPEN].steps, log[OPEN].values, **look)
     above.set_title("hinge and least-squares games are on scales of their own", fontsize="small")
     above.set_ylabel("loss of the discriminator")
-    below.set_ylabel("gap to the student's\nadversarial loss")
-    below.set_xlabel(f"step (means of {SMOOTH} updates)")
-    for axes in (above, below):
+    middle.set_ylabel("gap to the student's\nadversarial loss")
+    below.set_ylabel("share of\nopen gates")
+    below.set_xlabel(f"step (above: means of {SMOOTH} updates)")
+    for axes in (above, middle, below):
         axes.grid(alpha=0.3)
         axes.set_ylim(bottom=0)
     above.legend(ncols=4, frameon=False)
@@ -142,11 +148,11 @@ def sheet(pieces: Mapping[str, Sequence[Path]]) -> Image.Image:
     return draw(columns, DRAWN).convert("RGB")
 
 
-def _curve(axes: Axes, steps: Sequence[float], values: Sequence[float], name: str) -> None:
+def _curve(axes: Axes, steps: Sequence[float], values: Sequence[float], **look: str) -> None:
     whole = len(values) // SMOOTH * SMOOTH
     if whole:
         means = (np.reshape(x[:whole], (-1, SMOOTH)).mean(1) for x in (steps, values))
-        axes.plot(*means, label=name)
+        axes.plot(*means, **look)
 
 
 def _measures(place: Path) -> Measures:

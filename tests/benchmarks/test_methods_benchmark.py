@@ -121,6 +121,7 @@ def test_the_balance_is_drawn_of_who_plays_a_game(modules, tmp_path):
             "discriminator/adversarial": 0.1,
             "student_discriminator/adversarial": 0.5,
             "student/adversarial": 0.6,
+            "gates/open": 0.75,
         },
     }.items():
         train = tmp_path / method / "train"
@@ -128,10 +129,13 @@ def test_the_balance_is_drawn_of_who_plays_a_game(modules, tmp_path):
         rows = [json.dumps({"step": step, **losses}) for step in range(1, 301)]
         (train / "metrics.jsonl").write_text("\n".join(rows) + "\n")
         places[method] = [tmp_path / method]
-    above, below = table.balance(places).axes
+    above, middle, below = table.balance(places).axes
     assert [line.get_label() for line in above.lines] == ["dcd", "gcc"]
     assert [line.get_ydata().tolist() for line in above.lines] == [
         pytest.approx([0.4] * 3),
         pytest.approx([0.5] * 3),
     ]
-    assert below.lines[1].get_ydata().tolist() == pytest.approx([0.1] * 3)
+    assert middle.lines[1].get_ydata().tolist() == pytest.approx([0.1] * 3)
+    [gates] = below.lines  # the others have none
+    assert gates.get_color() == above.lines[1].get_color()
+    assert gates.get_ydata().tolist() == [0.75] * 300
