@@ -40,7 +40,7 @@ from devices.sealed import digest
 METHODS = ("l1", "omgd", "dcd", "crd", "gcc", "mggc", "dgl", "cooperative")
 SEEDS = (7, 8, 9)
 STEPS = 2000
-"""Of training: a third of the recipes', so that three seeds of all take 4 core hours."""
+"""Of training: a third of the recipes', so that three seeds of all take 3.3 core hours."""
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 WATCH_S = 5.0
