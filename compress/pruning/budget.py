@@ -17,6 +17,9 @@ Widths = dict[str, int]
 TOLERANCE = 0.01
 """The bisection stops when the share of channels is known this well."""
 
+SPARED = 0.1
+"""Share of the budget that may be left over; above it, couplings stay wider where they can."""
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -71,8 +74,11 @@ def plan(
 ) -> tuple[Widths, ...]:
     """The widths after each of ``rounds`` rounds of pruning; the last meet the budget.
 
-    Every coupling loses the same share of its channels, found by bisection. Earlier rounds lie
-    between, so that each divides every width by about the same number, and so the cost as well.
+    Every coupling loses the same share of its channels, found by bisection. Where widths are few
+    (a U-Net has eight levels, most of them equal), one step of rounding may take far more than was
+    asked: then the couplings that it narrows last stay wider, as many as the budget pays for.
+    Earlier rounds lie between, so that each divides every width by about the same number, and so
+    the cost as well.
 
     Args:
         teacher: A generator; stays as it is.
@@ -120,19 +126,19 @@ def _within(
             for c in whole.couplings
         }
 
-    def reached(share: float) -> float:
-        left = tuple(widths(share).values())
-        if left not in known:
+    def reached(left: Widths) -> float:
+        counts = tuple(left.values())
+        if counts not in known:
             # which channels go does not matter to what is left
-            gone = [range(k, c.channels) for k, c in zip(left, whole.couplings, strict=True)]
-            known[left] = budget.reached(without(teacher, whole, gone))
-        return known[left]
+            gone = [range(k, c.channels) for k, c in zip(counts, whole.couplings, strict=True)]
+            known[counts] = budget.reached(without(teacher, whole, gone))
+        return known[counts]
 
     low, high = 0.0, 1.0  # share of channels pruned: known too small, not yet known too large
     found = False
     while high - low > TOLERANCE:
         share = (low + high) / 2
-        if budget.met(reached(share)):
+        if budget.met(reached(widths(share))):
             found, high = True, share
         else:
             low = share
@@ -140,10 +146,23 @@ def _within(
         where = "every layer" if outer_share is None else "the residual blocks"
         raise ValueError(
             f"{budget.key} {budget.goal:g} is out of reach: {multiple} channels in {where} give "
-            f"{reached(1.0):.1f}; ask less, prune more outside the blocks (outer_share), or lower "
-            "the profile's channel_multiple"
+            f"{reached(widths(1.0)):.1f}; ask less, prune more outside the blocks (outer_share), "
+            "or lower the profile's channel_multiple"
         )
-    return widths(high)
+    return _refilled(widths(high), widths(low), budget, reached)
+
+
+def _refilled(
+    narrow: Widths, wide: Widths, budget: Budget, reached: Callable[[Widths], float]
+) -> Widths:
+    """Widths within the budget, some of them as in the next wider ones, which are beyond it."""
+    for name in wide:
+        if abs(reached(narrow) / budget.goal - 1) <= SPARED:
+            break
+        wider = narrow | {name: wide[name]}
+        if budget.met(reached(wider)):
+            narrow = wider
+    return narrow
 
 
 def _kept(channels: int, share: float, multiple: int) -> int:

@@ -11,12 +11,13 @@ from compress.checkpoints import load_network
 from compress.loop import Batch
 from compress.macs import cost
 from compress.models.generators import ResnetWidths
+from compress.models.unet import UnetGenerator, UnetWidths
 from compress.pruning.budget import latency_budget, macs_budget, params_budget, plan
 from compress.pruning.importance import magnitude, make_ranking
 from compress.pruning.latency import measured_here
 from compress.pruning.prune import prune, prune_to_budget, renewed
 from compress.pruning.recipe import budget_of, narrowed, ranking_of, widths_of
-from compress.pruning.structure import structure
+from compress.pruning.structure import structure, without
 from compress.recipe import CompressRecipe, load_recipe
 from compress.schema.pruning import DEFAULT_BATCHES, Pruning
 from devices.profile import load_profile
@@ -82,6 +83,19 @@ def test_the_recipe_restore_gives_the_student_it_always_gave():
         seen.update(value.contiguous().numpy().tobytes())
     assert student.widths == ResnetWidths(16, 32, 64, (16,) * 9, 32, 16)
     assert seen.hexdigest() == RESTORE
+
+
+@pytest.mark.parametrize("reduction", [2.0, 4.0, 5.0, 6.0])
+def test_what_one_step_of_rounding_took_too_much_comes_back(reduction):
+    # most levels of a U-Net are equally wide, and all together they step from 3.2 to 5.9
+    teacher = UnetGenerator(UnetWidths.uniform(32, levels=6))
+    budget = macs_budget(teacher, reduction, image_size=64)
+    (widths,) = plan(teacher, budget, channel_multiple=8)
+    whole = structure(teacher)
+    gone = [range(widths[c.name], c.channels) for c in whole.couplings]
+    reached = budget.reached(without(teacher, whole, gone))
+    assert reduction <= reached <= 1.1 * reduction
+    assert all(left % 8 == 0 for left in widths.values())
 
 
 def test_parameters_can_be_the_budget():
