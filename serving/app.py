@@ -14,6 +14,7 @@ from typing import Literal
 from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
+from fastapi_offline import FastAPIOffline
 from starlette.routing import Route
 from starlette.types import Scope
 
@@ -28,7 +29,7 @@ from serving.multipart import Part, is_form, one_image, read_multipart
 from serving.negotiate import MEDIA_TYPES, Output, check_query, choose_output, choose_size
 from serving.page import add_page
 from serving.rates import RateError
-from serving.security import add_security, read_origins
+from serving.security import DOCS, DOCS_FILES, add_security, read_origins
 from serving.service import Service
 from serving.settings import ServingSettings
 from serving.sizes import Size, plan_size
@@ -109,7 +110,16 @@ def create_app(
         with suppress(asyncio.CancelledError):
             await task
 
-    app = FastAPI(title="pocketgan", version="1", lifespan=lifespan)
+    # a board may have no way out of its network, and no key is typed beside a script of others
+    app = FastAPIOffline(
+        docs_url=DOCS,
+        redoc_url=None,
+        static_url=DOCS_FILES,
+        favicon_url="/static/icon.svg",
+        title="pocketgan",
+        version="1",
+        lifespan=lifespan,
+    )
     problems.install(app)
 
     @app.get("/healthz")

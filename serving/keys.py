@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI
 from pydantic import SecretStr
@@ -150,9 +151,26 @@ class RequireKey:
 
 
 def add_keys(app: FastAPI, keys: ApiKeys) -> None:
-    """Ask everybody for a key, except for `OPEN_PATHS`; nobody where there are no keys."""
-    if keys.digests:
-        app.add_middleware(RequireKey, keys=keys)
+    """Ask everybody for a key, except for `OPEN_PATHS`; nobody where there are no keys.
+
+    The API description then says so, and ``/docs`` has a button to give it one.
+    """
+    if not keys.digests:
+        return
+    app.add_middleware(RequireKey, keys=keys)
+    without_keys = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        description = without_keys()
+        schemes = {"key": {"type": "http", "scheme": "bearer"}}
+        description.setdefault("components", {})["securitySchemes"] = schemes
+        for path, operations in description["paths"].items():
+            if path not in OPEN_PATHS:
+                for operation in operations.values():
+                    operation["security"] = [{"key": []}]
+        return description
+
+    app.openapi = openapi  # type: ignore[method-assign]
 
 
 def _is_open(scope: Scope) -> bool:

@@ -63,3 +63,16 @@ def test_a_refusal_is_told_in_the_servers_own_words(open_page, served, picture):
     page.locator("#facts dd").first.wait_for()
     page.set_input_files("#file", picture(48, 96))
     page.get_by_role("alert").filter(has_text="the limit").wait_for()
+
+
+def test_the_list_of_routes_asks_nobody_else_and_tries_them_with_a_key(open_page, served):
+    # `open_page` fails where a page asks any other host, or where a policy forbids what it loads
+    page = open_page(served(POCKETGAN_API_KEYS=f"me:{KEY}") + "docs")
+    page.get_by_role("button", name="Authorize").click()
+    page.locator(".auth-container input").fill(KEY)
+    page.get_by_role("button", name="Apply credentials").click()
+    page.get_by_role("button", name="Close").click()
+    page.locator("#operations-default-model_v1_model_get").get_by_role("button").first.click()
+    page.get_by_role("button", name="Try it out").click()
+    page.get_by_role("button", name="Execute").click()
+    page.locator(".live-responses-table").get_by_text('"negative"').wait_for()

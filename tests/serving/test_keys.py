@@ -135,6 +135,22 @@ def test_without_keys_nobody_is_asked():
     assert TestClient(app_with(read_keys(None, None))).post("/v1/translate").json() == "nobody's"
 
 
+@pytest.mark.parametrize("listed", [None, LISTED])
+def test_the_description_says_which_routes_want_a_key(listed):
+    app = FastAPI()
+    app.get("/healthz")(lambda: "ok")
+    app.get("/v1/model")(lambda: "negative")
+    add_keys(app, read_keys(listed, None))
+    description = TestClient(app).get("/openapi.json").json()
+    wanted = {path: told["get"].get("security") for path, told in description["paths"].items()}
+    if listed is None:
+        assert wanted == {"/healthz": None, "/v1/model": None}
+        assert "components" not in description
+    else:
+        assert wanted == {"/healthz": None, "/v1/model": [{"key": []}]}
+        assert description["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
+
+
 def test_a_file_holds_names_digests_and_comments(tmp_path):
     file = tmp_path / "keys"
     digest = hashlib.sha256(OTHER.encode()).hexdigest()
