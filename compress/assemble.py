@@ -37,7 +37,7 @@ from compress.schema.methods import CycleGanLosses, DcdMethod, L1Method, OmgdMet
 from compress.schema.mggc import MggcMethod
 from compress.schema.students import StudentMethod
 from compress.teachings import make_teaching
-from deploy.artifacts import Task
+from deploy.manifests import Task
 
 
 def teacher_method(

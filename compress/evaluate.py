@@ -23,8 +23,8 @@ from compress.measures.report import Evaluation, Measure
 from compress.measures.subjects import open_translator
 from compress.models.modes import evaluating
 from deploy import imaging
-from deploy.artifacts import Quality
 from deploy.imaging import Pixels
+from deploy.manifests import Quality
 
 
 @dataclass(frozen=True)

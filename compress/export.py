@@ -21,10 +21,11 @@ from compress.data.sampling import to_tensor
 from compress.evaluate import translate
 from compress.models.families import Generator
 from compress.precision_plan import Precisions, write_plan
-from deploy.artifacts import EXPORT, LPIPS, ExportManifest, QualityFloor, StudentExport
+from deploy.artifacts import EXPORT, LPIPS, StudentExport
 from deploy.golden import GoldenPairs
 from deploy.imaging import Pixels
 from deploy.lpips_graph import SMALLEST, build_lpips
+from deploy.manifests import ExportManifest, QualityFloor
 from deploy.sealing import seal
 
 GOLDEN_IMAGES = 8

@@ -19,8 +19,9 @@ from compress.inputs import Inputs
 from compress.lineage import versions
 from compress.macs import cost
 from compress.precision_plan import Precisions
-from deploy.artifacts import ExportManifest, ModelSpec, StudentExport, Teacher
+from deploy.artifacts import StudentExport
 from deploy.imaging import Pixels
+from deploy.manifests import ExportManifest, ModelSpec, Teacher
 from devices.profile import DeviceProfile
 
 

@@ -30,7 +30,7 @@ from compress.schema.networks import (
     TeacherNetworks,
     UnetShape,
 )
-from deploy.artifacts import Task
+from deploy.manifests import Task
 from devices.sealed import digest
 
 SHARED_LAYERS = 3

@@ -18,8 +18,8 @@ from compress.schema.networks import DiscriminatorShape, GeneratorShape, Teacher
 from compress.schema.pruning import LOOKING, Pruning
 from compress.schema.students import StudentMethod
 from compress.schema.training import Training
-from deploy.artifacts import QualityFloor
 from deploy.calibration import FEWEST
+from deploy.manifests import QualityFloor
 from devices.profile import Frozen, read_toml
 
 RECIPES = Path(__file__).parent / "recipes"

@@ -25,7 +25,7 @@ from compress.pruning.sparsity import sparse, standing
 from compress.pruning.structure import structure
 from compress.schema.gcc import Slimming
 from compress.stage import Progress, run_stage
-from deploy.artifacts import Task
+from deploy.manifests import Task
 from devices.profile import DeviceProfile
 
 log = logging.getLogger(__name__)

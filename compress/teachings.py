@@ -15,7 +15,7 @@ from compress.networks import TeacherSide, fresh_discriminator
 from compress.schema.gcc import GccMethod
 from compress.schema.methods import CrdMethod, OmgdMethod, Taught
 from compress.schema.students import StudentMethod
-from deploy.artifacts import Task
+from deploy.manifests import Task
 
 CONSIDER_EVERY = 250
 """Updates of an online CycleGAN between two looks at whether it has become better."""

@@ -11,10 +11,11 @@ from typing import TypeVar
 
 import numpy as np
 
-from deploy.artifacts import EXPORT, ExportManifest, ModelSpec, QualityFloor, StudentExport
+from deploy.artifacts import EXPORT, StudentExport
 from deploy.foreign import Foreign, count, read_foreign
 from deploy.golden import GoldenPairs
 from deploy.imaging import Pixels, PixelSpec, canonical, read_image, to_model
+from deploy.manifests import ExportManifest, ModelSpec, QualityFloor
 from deploy.provenance import versions
 from deploy.sealing import seal
 from devices.sealed import digest

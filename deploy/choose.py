@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from deploy.artifacts import Candidate, QualityFloor
+from deploy.manifests import Candidate, QualityFloor
 from deploy.verify import Fidelity
 from devices.profile import Backend, Precision
 

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 
 import onnx
 
-from deploy.artifacts import QualityFloor
 from deploy.evidence import LayerSensitivity
 from deploy.imaging import RGB, PixelSpec, canonical
+from deploy.manifests import QualityFloor
 from deploy.reverting import quantized_layers, revert
 from deploy.running import outputs
 from deploy.sensitivity import Progress, no_progress

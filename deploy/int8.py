@@ -15,10 +15,10 @@ from pathlib import Path
 
 import onnx
 
-from deploy.artifacts import QualityFloor
 from deploy.control import Judge, control, judge_on
 from deploy.evidence import LayerSensitivity
 from deploy.imaging import Pixels, PixelSpec
+from deploy.manifests import QualityFloor
 from deploy.qdq import for_backend, fuses_as
 from deploy.quantize import Quantized, judges_of, quantize_candidates
 from deploy.reverting import quantized_layers

@@ -7,17 +7,10 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from deploy.artifacts import (
-    EVIDENCE,
-    SBOM,
-    Candidate,
-    Latency,
-    Manifest,
-    StudentExport,
-    content_digest,
-)
+from deploy.artifacts import SBOM, StudentExport
 from deploy.engines import Engine
 from deploy.evidence import Calibration, Evidence, LayerSensitivity
+from deploy.manifests import EVIDENCE, Candidate, Latency, Manifest, content_digest
 from deploy.measuring import ROUNDS, TEACHER, Measured
 from deploy.provenance import NEIGHBOURS, lineage, machine_facts, versions
 from deploy.sbom import sbom

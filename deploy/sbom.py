@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from deploy.artifacts import Manifest
+from deploy.manifests import Manifest
 from deploy.provenance import PACKAGES
 from devices.profile import Backend
 from devices.sealed import digest

@@ -11,11 +11,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from deploy.artifacts import Bundle, Candidate, Manifest, Quality
+from deploy.artifacts import Bundle
 from deploy.choose import AS_EXPORTED
 from deploy.evidence import LayerSensitivity, read_evidence
 from deploy.golden import GoldenPairs
 from deploy.imaging import from_model
+from deploy.manifests import Candidate, Manifest, Quality
 from deploy.verify import pixel_quality
 from devices.sealed import MANIFEST
 

@@ -60,7 +60,8 @@ def _sign(bundle: Path, key: Path) -> int:
 
 
 def _verify(folder: Path, key: Path | None) -> int:
-    from deploy.artifacts import Bundle, content_digest
+    from deploy.artifacts import Bundle
+    from deploy.manifests import content_digest
     from devices.sealed import BundleError, no_strangers
     from devices.signature import configured, read_signature
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.artifacts import Quality, QualityFloor
 from deploy.golden import GoldenPairs
 from deploy.imaging import RGB, Pixels, PixelSpec, canonical, from_model, to_model
+from deploy.manifests import Quality, QualityFloor
 from devices.session import Images, Session
 
 PSNR_CEILING_DB = 100.0

@@ -18,7 +18,7 @@ from fastapi_offline import FastAPIOffline
 from starlette.routing import Route
 from starlette.types import Scope
 
-from deploy.artifacts import ModelSpec, Quality
+from deploy.manifests import ModelSpec, Quality
 from devices.profile import Backend, DeviceProfile, Frozen, Precision
 from serving import batch, description, problems
 from serving.batch import Answer, zip_answers

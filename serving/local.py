@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 from deploy import imaging
-from deploy.artifacts import ModelSpec
 from deploy.imaging import ImageTooLargeError, Pixels
+from deploy.manifests import ModelSpec
 from devices.session import Session, open_session
 from devices.signature import read_trusted
 from serving.formats import Plan, encode_picture, read_picture

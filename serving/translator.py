@@ -12,8 +12,8 @@ from itertools import groupby
 import numpy as np
 
 from deploy import imaging
-from deploy.artifacts import ModelSpec
 from deploy.imaging import ImageTooLargeError, Pixels
+from deploy.manifests import ModelSpec
 from devices.profile import DeviceProfile
 from devices.session import Images, Session
 from serving.budget import StartCheck

@@ -24,6 +24,7 @@ DOORS = {
         "devices",
     ),
     "deploy.artifacts": (*HEAVY, *RUNTIMES, "cryptography", "compress", "serving"),
+    "deploy.manifests": (*HEAVY, *RUNTIMES, "cryptography", "compress", "serving"),
     "deploy.imaging": (*HEAVY, *RUNTIMES, "compress", "serving"),
     "devices.profile": (*HEAVY, *RUNTIMES, "compress", "deploy", "serving"),
     "devices.sealed": (*HEAVY, *RUNTIMES, "cryptography", "compress", "deploy", "serving"),

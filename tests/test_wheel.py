@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from deploy.artifacts import Manifest
 from deploy.golden import GoldenPairs
 from deploy.imaging import decode, to_model
+from deploy.manifests import Manifest
 from deploy.sealing import seal
 from tests.pictures import encode_png
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import psutil
 from PIL import Image, ImageOps
 
-from deploy.artifacts import Manifest
+from deploy.manifests import Manifest
 from deploy.sealing import seal
 from devices.sealed import MANIFEST
 

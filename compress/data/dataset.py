@@ -7,8 +7,8 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from deploy.artifacts import Task
 from deploy.imaging import Pixels
+from deploy.manifests import Task
 
 Split = Literal["train", "test"]
 

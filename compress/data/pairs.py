@@ -13,8 +13,8 @@ from compress.data.augment import Jitter, cut, fit_short_side, turned
 from compress.data.cache import PixelCache
 from compress.data.dataset import Example, cut_whole
 from compress.data.folders import Broken, File, files_digest, match_names, open_folder, settle
-from deploy.artifacts import Task
 from deploy.imaging import Pixels
+from deploy.manifests import Task
 
 Pair = tuple[Pixels, Pixels]
 """Source and truth of one image, (H, W, 3) each."""

@@ -21,8 +21,8 @@ from compress.data.folders import (
     open_folder,
     settle,
 )
-from deploy.artifacts import Task
 from deploy.imaging import Pixels
+from deploy.manifests import Task
 
 
 @dataclass(frozen=True)

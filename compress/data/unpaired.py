@@ -12,8 +12,8 @@ from compress.data.augment import Jitter, cut, turned
 from compress.data.cache import PixelCache, kept_image
 from compress.data.dataset import Example, cut_whole
 from compress.data.folders import Folder, files_digest
-from deploy.artifacts import Task
 from deploy.imaging import Pixels
+from deploy.manifests import Task
 
 
 @dataclass(frozen=True)

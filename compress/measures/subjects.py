@@ -16,8 +16,9 @@ from compress.features import as_generator
 from compress.macs import cost
 from compress.measures.report import SubjectCost, SubjectKind
 from deploy import imaging
-from deploy.artifacts import EXPORT, Bundle, ModelSpec, StudentExport
+from deploy.artifacts import EXPORT, Bundle, StudentExport
 from deploy.imaging import RGB, Pixels, PixelSpec
+from deploy.manifests import ModelSpec
 from devices.sealed import MANIFEST, digest
 from devices.session import open_session
 

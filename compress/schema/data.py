@@ -16,7 +16,7 @@ from compress.data.pairs import paired_folders, paired_halves
 from compress.data.photos import Photos, Restoration
 from compress.data.superresolution import super_resolution
 from compress.data.unpaired import Unpaired
-from deploy.artifacts import Task
+from deploy.manifests import Task
 from devices.profile import Frozen
 
 

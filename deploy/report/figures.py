@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from deploy.artifacts import Bundle, Candidate, Manifest, Quality
+from deploy.artifacts import Bundle
 from deploy.choose import engine_name
 from deploy.evidence import Evidence, LayerSensitivity
 from deploy.golden import GoldenPairs
 from deploy.imaging import from_model
+from deploy.manifests import Candidate, Manifest, Quality
 from deploy.report.markup import NONE, Cell
 from deploy.report.tiles import Worst
 from deploy.verify import PSNR_CEILING_DB, pixel_quality

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from deploy.artifacts import Manifest
 from deploy.golden import GoldenPairs
 from deploy.imaging import to_model
+from deploy.manifests import Manifest
 from deploy.sealing import seal
 
 pytestmark = [

@@ -20,7 +20,7 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 from pydantic import SecretStr
 
-from deploy.artifacts import Manifest
+from deploy.manifests import Manifest
 from devices.profile import LatencyBudget
 from serving import problems
 from serving.formats import encode_picture, read_picture

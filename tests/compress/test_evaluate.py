@@ -13,9 +13,10 @@ from compress.evaluate import Question, evaluate, translate
 from compress.macs import cost
 from compress.measures.images import open_folder, pair_up
 from compress.measures.report import Evaluation
-from deploy.artifacts import EXPORT, ExportManifest, Manifest, ModelSpec
+from deploy.artifacts import EXPORT
 from deploy.imaging import read_image
 from deploy.main import main
+from deploy.manifests import ExportManifest, Manifest, ModelSpec
 from deploy.sealing import seal
 from devices.sealed import MANIFEST
 from tests.compress.conftest import tiny_discriminator, tiny_generator, write_photos

@@ -15,9 +15,10 @@ from compress.pipeline import run
 from compress.pretrained import PretrainedError
 from compress.recipe import CompressRecipe, load_recipe
 from deploy import lpips_graph
-from deploy.artifacts import QualityFloor, StudentExport
+from deploy.artifacts import StudentExport
 from deploy.imaging import to_model
 from deploy.lpips import lpips_of, open_lpips
+from deploy.manifests import QualityFloor
 from tests.compress.conftest import Silent
 from tests.compress.test_perceptual import random_weights
 

@@ -15,18 +15,10 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from deploy.artifacts import (
-    EXPORT,
-    Bundle,
-    ExportManifest,
-    ModelSpec,
-    Quality,
-    QualityFloor,
-    StudentExport,
-    Teacher,
-)
+from deploy.artifacts import EXPORT, Bundle, StudentExport
 from deploy.golden import GoldenPairs
 from deploy.imaging import from_model, to_model
+from deploy.manifests import ExportManifest, ModelSpec, Quality, QualityFloor, Teacher
 from deploy.pipeline import deploy
 from deploy.sealing import seal
 from devices.profile import DeviceProfile, LatencyBudget

@@ -5,9 +5,13 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from deploy.artifacts import (
+from deploy.artifacts import Bundle
+from deploy.choose import engine_name
+from deploy.evidence import Calibration, Evidence, LayerSensitivity
+from deploy.golden import GoldenPairs
+from deploy.imaging import to_model
+from deploy.manifests import (
     EVIDENCE,
-    Bundle,
     Candidate,
     Latency,
     Manifest,
@@ -16,10 +20,6 @@ from deploy.artifacts import (
     QualityFloor,
     Teacher,
 )
-from deploy.choose import engine_name
-from deploy.evidence import Calibration, Evidence, LayerSensitivity
-from deploy.golden import GoldenPairs
-from deploy.imaging import to_model
 from deploy.sealing import seal
 from devices.machine import Machine
 from devices.sealed import MANIFEST

@@ -11,19 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deploy.artifacts import (
-    EVIDENCE,
-    EXPORT,
-    SBOM,
-    Bundle,
-    BundleError,
-    Latency,
-    Manifest,
-    StudentExport,
-    content_digest,
-)
+from deploy.artifacts import EXPORT, SBOM, Bundle, BundleError, StudentExport
 from deploy.golden import GoldenPairs
 from deploy.imaging import RGB, from_model, range_spec
+from deploy.manifests import EVIDENCE, Latency, Manifest, content_digest
 from deploy.sealing import seal
 from deploy.tiling.spec import TILING
 from devices.profile import Frozen

@@ -10,10 +10,11 @@ from PIL import Image
 
 from deploy import quantize
 from deploy.adopt import adopt
-from deploy.artifacts import EVIDENCE, SBOM, Bundle, QualityFloor
+from deploy.artifacts import SBOM, Bundle
 from deploy.cache import EngineCache
 from deploy.evidence import read_evidence
 from deploy.imaging import range_spec
+from deploy.manifests import EVIDENCE, QualityFloor
 from deploy.pipeline import deploy
 from deploy.precision_plan import PLAN, LayerPrecision, PrecisionPlan
 from deploy.reverting import quantized_layers

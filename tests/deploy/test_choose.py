@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from deploy.artifacts import Quality, QualityFloor
 from deploy.choose import ALIKE, Tried, choose, engine_name, spans
+from deploy.manifests import Quality, QualityFloor
 from deploy.verify import Fidelity
 
 FLOOR = QualityFloor(psnr_db=40.0, truth_drop_db=0.5)

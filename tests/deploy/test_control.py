@@ -5,10 +5,10 @@ import itertools
 import numpy as np
 import pytest
 
-from deploy.artifacts import QualityFloor
 from deploy.control import control, judge_on, marked
 from deploy.evidence import LayerSensitivity
 from deploy.imaging import range_spec, to_model
+from deploy.manifests import QualityFloor
 from deploy.reverting import quantized_layers
 from deploy.verify import Closeness
 from tests.deploy.by_hand import chain, quantized

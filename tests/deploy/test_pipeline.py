@@ -10,8 +10,9 @@ import pytest
 from onnx import numpy_helper
 
 from deploy import engines, record
-from deploy.artifacts import Bundle, QualityFloor, StudentExport
+from deploy.artifacts import Bundle, StudentExport
 from deploy.engines import plan
+from deploy.manifests import QualityFloor
 from deploy.pipeline import STAGES, deploy
 from devices import machine
 from devices.sealed import MANIFEST

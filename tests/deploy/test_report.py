@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deploy.artifacts import EVIDENCE
 from deploy.golden import GoldenPairs
 from deploy.main import main
+from deploy.manifests import EVIDENCE
 from deploy.report.figures import blamed
 from deploy.report.write import read_evidence, write_report
 from devices.sealed import BundleError

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.artifacts import Manifest
+from deploy.manifests import Manifest
 from deploy.sbom import RUNTIMES, sbom
 from devices.sealed import digest
 

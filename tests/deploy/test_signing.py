@@ -13,8 +13,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from deploy.artifacts import EVIDENCE, Bundle, Latency, Manifest, content_digest
+from deploy.artifacts import Bundle
 from deploy.main import main
+from deploy.manifests import EVIDENCE, Latency, Manifest, content_digest
 from deploy.sealing import seal
 from deploy.signing import generate, read_private, sign
 from devices.sealed import MANIFEST, BundleError, digest, seal_text

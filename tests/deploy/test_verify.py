@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from deploy.artifacts import QualityFloor
 from deploy.golden import GoldenPairs
 from deploy.imaging import from_model, range_spec, to_model
+from deploy.manifests import QualityFloor
 from deploy.verify import (
     PSNR_CEILING_DB,
     Closeness,

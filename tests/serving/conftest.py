@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from deploy.artifacts import Manifest
 from deploy.golden import GoldenPairs
 from deploy.imaging import Pixels, to_model
+from deploy.manifests import Manifest
 from deploy.sealing import seal
 from devices.session import Session, StubSession
 from serving.app import create_app
