@@ -114,8 +114,11 @@ def balance(pieces: Mapping[str, Sequence[Path]]) -> Figure:
         if judge is None or "student/adversarial" not in log:
             continue
         lost, fooled = log[f"{judge}/adversarial"], log["student/adversarial"]
+        recipe, _ = load_recipe(str(places[0] / "recipe.toml"), CompressRecipe)
+        # logged with its weight, which is no part of the game
+        weight = recipe.method.adversarial
         seen = dict(zip(fooled.steps, fooled.values, strict=True))
-        gaps = [abs(seen[s] - v) for s, v in zip(lost.steps, lost.values, strict=True)]
+        gaps = [abs(seen[s] / weight - v) for s, v in zip(lost.steps, lost.values, strict=True)]
         look = {"label": method, "color": f"C{number}"}
         _curve(above, lost.steps, lost.values, **look)
         _curve(middle, lost.steps, gaps, **look)

@@ -112,7 +112,7 @@ def test_pieces_of_two_teachers_are_no_table(modules, tmp_path):
 
 
 def test_the_balance_is_drawn_of_who_plays_a_game(modules, tmp_path):
-    _, table = modules
+    methods, table = modules
     places = {}
     for method, losses in {
         "l1": {"student/imitation": 1.0},
@@ -123,19 +123,26 @@ def test_the_balance_is_drawn_of_who_plays_a_game(modules, tmp_path):
             "student/adversarial": 0.6,
             "gates/open": 0.75,
         },
+        "cooperative": {
+            "student_discriminator/adversarial": 0.5,
+            "student/adversarial": 0.3 * 0.7,  # the recipe's weight
+        },
     }.items():
         train = tmp_path / method / "train"
         train.mkdir(parents=True)
         rows = [json.dumps({"step": step, **losses}) for step in range(1, 301)]
         (train / "metrics.jsonl").write_text("\n".join(rows) + "\n")
+        methods.written(tmp_path / method, methods.changed(f"facades-{method}", 7, 300))
         places[method] = [tmp_path / method]
     above, middle, below = table.balance(places).axes
-    assert [line.get_label() for line in above.lines] == ["dcd", "gcc"]
+    assert [line.get_label() for line in above.lines] == ["dcd", "gcc", "cooperative"]
     assert [line.get_ydata().tolist() for line in above.lines] == [
         pytest.approx([0.4] * 3),
         pytest.approx([0.5] * 3),
+        pytest.approx([0.5] * 3),
     ]
     assert middle.lines[1].get_ydata().tolist() == pytest.approx([0.1] * 3)
+    assert middle.lines[2].get_ydata().tolist() == pytest.approx([0.2] * 3)
     [gates] = below.lines  # the others have none
     assert gates.get_color() == above.lines[1].get_color()
     assert gates.get_ydata().tolist() == [0.75] * 300
