@@ -15,12 +15,12 @@ from pydantic import SecretStr
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from serving.security import refuse
+from serving.security import DOCS, refuse
 
 CLIENT = "pocketgan.client"
 """Key of an ASGI scope under which stands who asks."""
 
-OPEN_PATHS = ("/", "/healthz", "/readyz", "/docs", "/openapi.json")
+OPEN_PATHS = ("/", "/healthz", "/readyz", DOCS, "/openapi.json")
 """What needs no key: the page, which asks its user for one, the probes, and what is public."""
 
 OPEN_FOLDER = "/static/"

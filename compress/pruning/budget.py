@@ -76,7 +76,7 @@ def plan(
 
     Every coupling loses the same share of its channels, found by bisection. Where widths are few
     (a U-Net has eight levels, most of them equal), one step of rounding may take far more than was
-    asked: then the couplings that it narrows last stay wider, as many as the budget pays for.
+    asked: then couplings stay one step wider, from the input on, until `SPARED` is left at most.
     Earlier rounds lie between, so that each divides every width by about the same number, and so
     the cost as well.
 
